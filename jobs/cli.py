@@ -1,0 +1,44 @@
+"""The command line: one command for each job, errors as one line and exit code 2.
+
+Records go to stdout as JSON lines, so that they can be piped; words for people go to stderr.
+torch and diffusers are imported by a job when it runs, never here.
+"""
+
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from gen.errors import MedphantomError
+from jobs import models
+
+BAD_INPUT = 2  # the code of a wrong option, too
+
+
+class Commands(TyperGroup):
+    """A group whose commands end with a message, not a traceback, on an error of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except MedphantomError as error:
+            Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+app = typer.Typer(
+    name="medphantom",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Synthetic medical images: generate, train, evaluate, serve.\n\n"
+    "Start with: medphantom models list\n\n"
+    "Every image is synthetic and marked so; none is for diagnosis. "
+    "Records are JSON lines on stdout, progress and messages are on stderr. "
+    "Exit codes: 0 done, 1 failed, 2 wrong input or refused model.",
+)
+app.add_typer(models.commands, name="models")
