@@ -261,6 +261,13 @@ def test_a_header_that_does_not_fit_the_file_is_refused(tmp_path: Path, entry: A
         check_safetensors(path)
 
 
+@pytest.mark.parametrize("metadata", [[], {"format": 1}, None])
+def test_metadata_must_be_strings(tmp_path: Path, metadata: Any) -> None:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    with pytest.raises(ModelRefused, match="malformed header"):
+        check_safetensors(with_header(tmp_path / "model.safetensors", header))
+
+
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=64))
 def test_no_bytes_crash_the_header_check(tmp_path: Path, content: bytes) -> None:
