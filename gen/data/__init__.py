@@ -1,0 +1,16 @@
+"""Reading and writing: every file is checked before it is decoded, and says where it came from.
+
+In reading order:
+    limits.py          what a file may cost; the boundary that turns decoder errors into UnsafeFile
+    medical_image.py   one grey picture with its depth and spacing
+    pictures.py        PNG and JPEG
+    dicom_header.py    DICOM elements within bounds
+    provenance.py      the record that makes a picture again
+    dicom_object.py    the DICOM object around a synthetic picture
+    dicom.py           DICOM in and out
+    images.py          any picture in, PNG out
+    atomic.py          files that appear whole or not at all
+    manifest.py        manifest.csv in, metadata.jsonl out
+    captions.py        labels to sentences
+    transforms.py      squares without squashing
+"""
