@@ -1,0 +1,6 @@
+"""Embedded architectures that diffusers and transformers lack; kept flat, a class's module path
+is part of the checkpoint format.
+
+block_autoencoder.py  principal components of blocks, with a learned refinement
+cxr_encoder.py        self-supervised chest X-ray encoder
+"""

@@ -1,0 +1,8 @@
+"""Training recipes, one file each, over one loop.
+
+loop.py           resumable steps, EMA, precision, progress
+dataset.py        a manifest's images in memory at one size
+autoencoder.py    KL autoencoder
+text_to_image.py  latent diffusion from captions
+ssl_encoder.py    self-supervised encoder
+"""

@@ -1,0 +1,220 @@
+"""Train an autoencoder (Rombach et al. 2022, section 3.1) on one-channel images.
+
+Loss: L1 + gradient L1 + weighted KL, and from `adversarial_after` on a hinge patch-GAN term that
+puts back the detail which distances blur away. The latent scale 1/std is measured on the training
+set at the end and stored in the model's config.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gen.models.block_autoencoder import BlockAutoencoder
+from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
+from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
+
+
+class AutoencoderConfig(LoopConfig):
+    """Config of `medphantom train autoencoder`."""
+
+    architecture: Literal["kl", "block"] = Field(
+        "kl", description="kl: diffusers' AutoencoderKL; block: gen.models.block_autoencoder"
+    )
+    image_size: int = Field(256, ge=32)
+    crop_size: int = Field(128, ge=32, description="Side of the random crops trained on")
+    block_out_channels: tuple[int, ...] = (32, 64, 128, 128)
+    layers_per_block: int = 1
+    latent_channels: int = Field(4, ge=1)
+    block_size: int = Field(16, ge=2)
+    refine_channels: int = Field(64, ge=8)
+    num_refine_blocks: int = Field(4, ge=1)
+    gradient_weight: float = Field(0.5, ge=0)
+    kl_weight: float = Field(1e-6, ge=0)
+    adversarial_weight: float = Field(0.0, ge=0)
+    adversarial_after: int = Field(0, ge=0, description="First step with the adversarial term")
+
+
+def build(config: AutoencoderConfig, images: Tensor) -> AutoencoderKL | BlockAutoencoder:
+    """A new autoencoder; a block autoencoder's code is fitted to the uint8 `images`."""
+    if config.architecture == "block":
+        vae = BlockAutoencoder(
+            block_size=config.block_size,
+            latent_channels=config.latent_channels,
+            refine_channels=config.refine_channels,
+            num_refine_blocks=config.num_refine_blocks,
+            sample_size=config.image_size,
+        )
+        vae.fit(to_unit(images[:: max(1, len(images) // 1000)]))
+        return vae
+    channels = config.block_out_channels
+    return AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=16,
+        mid_block_add_attention=False,
+        sample_size=config.image_size,
+        scaling_factor=1.0,
+    )
+
+
+def patch_discriminator(width: int = 48) -> nn.Sequential:
+    """A PatchGAN (Isola et al. 2017) of three halvings: images (N, 1, H, W) to logits a patch."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for factor in (1, 2, 4):
+        layers += [nn.Conv2d(channels, width * factor, 4, 2, 1), nn.LeakyReLU(0.2)]
+        channels = width * factor
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
+
+
+def gradient_distance(image: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of finite differences along rows and columns."""
+    difference = image - target
+    along_rows = difference.diff(dim=-1).abs().mean()
+    return along_rows + difference.diff(dim=-2).abs().mean()
+
+
+def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Random crops (B, 1, size, size) in [-1, 1] of uint8 images; never flipped."""
+    rows = torch.randint(len(images), (batch_size,), generator=generator)
+    room = images.shape[-1] - size + 1
+    corners = torch.randint(room, (batch_size, 2), generator=generator).tolist()
+    picked = [
+        images[row, :, top : top + size, left : left + size]
+        for row, (top, left) in zip(rows.tolist(), corners, strict=True)
+    ]
+    return to_unit(torch.stack(picked))
+
+
+@torch.no_grad()
+def latent_scale(
+    vae: AutoencoderKL | BlockAutoencoder, images: Tensor, device: torch.device
+) -> float:
+    """1 / standard deviation of the latents' means over at most 256 images."""
+    chosen = images[:: max(1, len(images) // 256)]
+    latents = [vae.encode(to_unit(batch).to(device)).latent_dist.mean for batch in chosen.split(16)]
+    return 1 / torch.cat(latents).std().item()
+
+
+@torch.no_grad()
+def reconstruct(
+    vae: AutoencoderKL | BlockAutoencoder, images: Tensor, device: torch.device
+) -> Tensor:
+    """Images (N, 1, H, W) uint8 through the latents' means and back, in [-1, 1]."""
+    batches = (to_unit(batch).to(device) for batch in images.split(16))
+    return torch.cat(
+        [vae.decode(vae.encode(batch).latent_dist.mean).sample.cpu() for batch in batches]
+    ).clamp(-1, 1)
+
+
+def psnr(image: Tensor, target: Tensor) -> float:
+    """Mean over images of the peak signal-to-noise ratio in dB; both (N, 1, H, W) in [-1, 1]."""
+    mse = (image - target).square().mean(dim=(1, 2, 3))
+    return float((10 * torch.log10(4 / mse.clamp_min(1e-10))).mean())
+
+
+def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
+    """Train, or go on from the last checkpoint; returns the folder of the finished model."""
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    torch.manual_seed(config.seed)
+    device = accelerator.device
+    data = read_chest_xrays(config.data, "train", config.image_size)
+    vae = build(config, data.images).to(device)
+    ema = copy.deepcopy(vae).eval().requires_grad_(False)
+    generator_part = Trained(vae, make_optimizer(vae, config), ema)
+    critic = patch_discriminator().to(device)
+    critic_part = Trained(critic, make_optimizer(critic, config))
+    for part in (generator_part, critic_part):
+        part.module, part.optimizer = accelerator.prepare(part.module, part.optimizer)
+
+    def step(number: int, generator: torch.Generator) -> dict[str, float]:
+        target = crops(data.images, config.crop_size, config.batch_size, generator).to(device)
+        return _step(config, accelerator, generator_part, critic_part, target, number)
+
+    held_out = read_chest_xrays(config.data, "val", config.image_size)
+    parts = {"vae": generator_part}
+    if config.adversarial_weight:
+        parts["critic"] = critic_part
+    run_loop(
+        config,
+        accelerator,
+        parts,
+        step,
+        lambda path: _draw(ema, held_out, device, path),
+        report,
+    )
+    return _finish(config, ema, data, held_out, device)
+
+
+def _step(
+    config: AutoencoderConfig,
+    accelerator: Accelerator,
+    vae: Trained,
+    critic: Trained,
+    target: Tensor,
+    number: int,
+) -> dict[str, float]:
+    adversarial = config.adversarial_weight > 0 and number >= config.adversarial_after
+    with accelerator.autocast():
+        posterior = accelerator.unwrap_model(vae.module).encode(target).latent_dist
+        image = accelerator.unwrap_model(vae.module).decode(posterior.sample()).sample.float()
+        distance = F.l1_loss(image, target)
+        gradient = gradient_distance(image, target)
+        kl = posterior.kl().mean()
+        loss = distance + config.gradient_weight * gradient + config.kl_weight * kl
+        if adversarial:
+            loss = loss - config.adversarial_weight * critic.module(image).mean()
+    descend(accelerator, vae, loss, config, number)
+    losses = {"l1": distance.item(), "gradient": gradient.item(), "kl": kl.item()}
+    if adversarial:
+        critic.optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            real, fake = critic.module(target), critic.module(image.detach())
+            hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        descend(accelerator, critic, hinge, config, number)
+        losses["critic"] = hinge.item()
+    return losses
+
+
+def _draw(
+    vae: AutoencoderKL | BlockAutoencoder, held_out: ChestXrays, device: torch.device, path: Path
+) -> None:
+    """Four held-out images above their reconstructions."""
+    images = held_out.images[:: max(1, len(held_out) // 4)][:4]
+    rows = torch.cat([to_unit(images), reconstruct(vae, images, device)])
+    grid = rows.reshape(2, -1, *rows.shape[-2:]).permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
+    Image.fromarray(np.uint8((grid.numpy() + 1) * 127.5)).save(path)
+
+
+def _finish(
+    config: AutoencoderConfig,
+    vae: AutoencoderKL | BlockAutoencoder,
+    data: ChestXrays,
+    held_out: ChestXrays,
+    device: torch.device,
+) -> Path:
+    scale = latent_scale(vae, data.images, device)
+    vae.register_to_config(scaling_factor=scale)
+    folder = config.output / "vae"
+    vae.save_pretrained(folder)
+    figures = {
+        "scaling_factor": scale,
+        "psnr_val_db": psnr(reconstruct(vae, held_out.images, device), to_unit(held_out.images)),
+    }
+    (config.output / "evaluation.json").write_text(json.dumps(figures, indent=1))
+    return folder

@@ -1,0 +1,343 @@
+"""Train latent diffusion from captions, in RoentGen's modes (arXiv 2211.12737).
+
+`train` names what learns: the U-Net alone; the U-Net and the text encoder (RoentGen's best); the
+U-Net with a frozen, swapped text encoder; or LoRA adapters. The start is a Stable Diffusion
+folder (`base_model`) or nothing at all, with an autoencoder of our own.
+"""
+
+import copy
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from peft import LoraConfig
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from gen.data.captions import Labels, caption
+from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
+from gen.engine import run
+from gen.errors import InvalidInput
+from gen.guidance.classifier_free import classifier_free
+from gen.store.loading import load_components
+from gen.training.caption_tokenizer import train_tokenizer
+from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
+from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
+from gen.training.pictures import save_grid
+from gen.types import ModelCall, Process
+
+PREVIEW_PROMPTS = (
+    "normal chest x-ray of a young child",
+    "chest x-ray of a young child with pneumonia",
+    "posteroanterior chest radiograph of an adult man, no acute finding",
+    "chest radiograph of an adult with covid-19 pneumonia",
+)
+
+
+class TextToImageConfig(LoopConfig):
+    """Config of `medphantom train text-to-image`."""
+
+    train: Literal["unet", "unet+text_encoder", "frozen_text_encoder", "lora"] = "unet+text_encoder"
+    base_model: str | None = Field(None, description="Stable Diffusion folder or id to start from")
+    autoencoder: Path | None = Field(None, description="Folder of the autoencoder, from scratch")
+    text_encoder: str | None = Field(None, description="Model whose text encoder is swapped in")
+    image_size: int = Field(256, ge=32)
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+    beta_start: float = Field(0.0015, gt=0)
+    beta_end: float = Field(0.0205, gt=0)
+    min_snr_gamma: float | None = Field(5.0, gt=0, description="Hang et al. 2023; null = off")
+    caption_dropout: float = Field(0.1, ge=0, lt=1)
+    block_out_channels: tuple[int, ...] = (160, 256)
+    layers_per_block: int = 2
+    attention_head_dim: int = 32
+    text_hidden_size: int = 192
+    text_num_layers: int = 4
+    max_length: int = Field(48, ge=8)
+    vocab_size: int = Field(1500, ge=600)
+    lora_rank: int = Field(8, ge=1)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a text-to-image model is made of."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: DPMSolverMultistepScheduler
+
+
+def noise_schedule(config: TextToImageConfig) -> DPMSolverMultistepScheduler:
+    """Scaled-linear betas ending near zero signal, DPM-Solver++ 2M to sample with."""
+    return DPMSolverMultistepScheduler(
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type=config.prediction_type,
+        timestep_spacing="trailing",
+    )
+
+
+def snr_weight(alpha_bar: Tensor, prediction_type: str, gamma: float | None) -> Tensor:
+    """Min-SNR-gamma loss weight (Hang et al. 2023, equation 6) for the predicted quantity."""
+    snr = alpha_bar / (1 - alpha_bar)
+    if gamma is None:
+        return torch.ones_like(snr)
+    clipped = snr.clamp_max(gamma)
+    return clipped / snr if prediction_type == "epsilon" else clipped / (snr + 1)
+
+
+def diffusion_target(latents: Tensor, noise: Tensor, alpha_bar: Tensor, kind: str) -> Tensor:
+    """epsilon, or v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022)."""
+    if kind == "epsilon":
+        return noise
+    alpha_bar = alpha_bar.view(-1, 1, 1, 1)
+    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * latents
+
+
+def build_unet(config: TextToImageConfig, latent_channels: int, latent_size: int) -> Any:
+    """A U-Net with cross-attention at every resolution."""
+    blocks = len(config.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        down_block_types=("CrossAttnDownBlock2D",) * blocks,
+        up_block_types=("CrossAttnUpBlock2D",) * blocks,
+        cross_attention_dim=config.text_hidden_size,
+        attention_head_dim=config.attention_head_dim,
+        norm_num_groups=32,
+    )
+
+
+def build_text_encoder(config: TextToImageConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A small CLIP-format text encoder, to be trained with the U-Net."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_hidden_size,
+            intermediate_size=2 * config.text_hidden_size,
+            num_hidden_layers=config.text_num_layers,
+            num_attention_heads=max(1, config.text_hidden_size // 48),
+            max_position_embeddings=config.max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=config.text_hidden_size,
+        )
+    )
+
+
+def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
+    """From `base_model`, or from scratch around `autoencoder`.
+
+    Raises:
+        InvalidInput: neither is given.
+    """
+    if config.base_model is not None:
+        parts = load_components(config.base_model)
+        if config.text_encoder is not None:
+            other = load_components(config.text_encoder)
+            parts |= {"text_encoder": other["text_encoder"], "tokenizer": other["tokenizer"]}
+        scheduler = DPMSolverMultistepScheduler.from_config(parts["scheduler"].config)
+        return Networks(
+            parts["vae"], parts["unet"], parts["text_encoder"], parts["tokenizer"], scheduler
+        )
+    if config.autoencoder is None:
+        raise InvalidInput(
+            "base_model and autoencoder are both missing; name a Stable Diffusion folder as"
+            " base_model, or as autoencoder the folder that `medphantom train autoencoder` wrote"
+        )
+    vae = load_autoencoder(config.autoencoder)
+    rng = random.Random(config.seed)
+    captions = [caption(labels, rng) for labels in data.labels for _ in range(20)]
+    tokenizer = train_tokenizer(
+        captions, config.output / "tokenizer", config.vocab_size, config.max_length
+    )
+    size = config.image_size // vae_factor(vae)
+    unet = build_unet(config, vae.config.latent_channels, size)
+    return Networks(
+        vae, unet, build_text_encoder(config, tokenizer), tokenizer, noise_schedule(config)
+    )
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """The autoencoder in `folder`, of whichever of the two classes it is."""
+    from diffusers import AutoencoderKL
+
+    from gen.models.block_autoencoder import BlockAutoencoder
+
+    kind = AutoencoderKL.load_config(folder)["_class_name"]
+    architecture = BlockAutoencoder if kind == "BlockAutoencoder" else AutoencoderKL
+    return architecture.from_pretrained(folder, use_safetensors=True)
+
+
+def vae_factor(vae: Any) -> int:
+    """Pixels per latent along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: Tensor, device: torch.device) -> Tensor:
+    """Scaled latents (N, C, h, w) of uint8 images (N, 1, H, W), on the CPU."""
+    channels = vae.config.in_channels
+    batches = [to_unit(batch).expand(-1, channels, -1, -1) for batch in images.split(16)]
+    latents = [vae.encode(batch.to(device)).latent_dist.mean.cpu() for batch in batches]
+    return torch.cat(latents) * vae.config.scaling_factor
+
+
+def tokenize(tokenizer: Any, prompts: list[str], max_length: int) -> Tensor:
+    """Token ids (N, L), padded and cut to `max_length`."""
+    tokens = tokenizer(
+        prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt"
+    )
+    return tokens.input_ids
+
+
+def draw_captions(labels: list[Labels], generator: torch.Generator, dropout: float) -> list[str]:
+    """A new phrasing for every image; empty with probability `dropout`."""
+    rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
+    return ["" if rng.random() < dropout else caption(each, rng) for each in labels]
+
+
+def training_loss(
+    networks: Networks,
+    config: TextToImageConfig,
+    latents: Tensor,
+    token_ids: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Weighted squared error of the predicted quantity at one random timestep an image."""
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+    steps = networks.scheduler.config.num_train_timesteps
+    timesteps = torch.randint(steps, (len(latents),), generator=generator)
+    alpha_bar = networks.scheduler.alphas_cumprod[timesteps].to(latents.device)
+    root = alpha_bar.view(-1, 1, 1, 1)
+    noisy = root.sqrt() * latents + (1 - root).sqrt() * noise
+    condition = networks.text_encoder(token_ids).last_hidden_state
+    output = networks.unet(noisy, timesteps.to(latents.device), condition).sample.float()
+    target = diffusion_target(latents, noise, alpha_bar, config.prediction_type)
+    weight = snr_weight(alpha_bar, config.prediction_type, config.min_snr_gamma)
+    return (weight * F.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))).mean()
+
+
+def trainable_parts(networks: Networks, config: TextToImageConfig) -> nn.ModuleDict:
+    """Freeze what the mode leaves alone and return what learns."""
+    for module in (networks.vae, networks.unet, networks.text_encoder):
+        module.requires_grad_(False)
+    if config.train == "lora":
+        adapter = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_rank,
+            init_lora_weights="gaussian",
+            target_modules=["to_q", "to_k", "to_v", "to_out.0"],
+        )
+        networks.unet.add_adapter(adapter)
+        return nn.ModuleDict({"unet": networks.unet})
+    networks.unet.requires_grad_(True)
+    parts = {"unet": networks.unet}
+    if config.train == "unet+text_encoder":
+        networks.text_encoder.requires_grad_(True)
+        parts["text_encoder"] = networks.text_encoder
+    return nn.ModuleDict(parts)
+
+
+def preview(
+    networks: Networks, max_length: int, device: torch.device, prompts: tuple[str, ...]
+) -> Process[Tensor]:
+    """Two images a prompt, 20 steps, guidance 3: (2N, C, H, W) in about [-1, 1]."""
+    doubled = [prompt for prompt in prompts for _ in range(2)]
+    ids = tokenize(networks.tokenizer, ["", *doubled], max_length).to(device)
+    states = yield ModelCall("text_encoder", (ids,))
+    null, condition = states[:1], states[1:]
+    generators = make_generators(range(len(doubled)))
+    scheduler = fresh_scheduler(networks.scheduler, 20)
+    size = networks.unet.config.sample_size
+    shape = (networks.unet.config.in_channels, size, size)
+    latents = draw_noise(shape, generators).to(device) * scheduler.init_noise_sigma
+
+    def predict(latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
+        times = timestep.to(device).expand(len(latents))
+        return (yield ModelCall("unet", (latents, times, condition)))
+
+    guided = classifier_free(predict, condition, null, 3.0)
+    latents = yield from denoise(latents, scheduler, guided, generators)
+    return (yield ModelCall("decoder", (latents / networks.vae.config.scaling_factor,)))
+
+
+def draw_preview(networks: Networks, max_length: int, device: torch.device, path: Path) -> None:
+    """Sample `PREVIEW_PROMPTS` and save the grid."""
+    components = {
+        "text_encoder": lambda ids: networks.text_encoder(ids).last_hidden_state,
+        "unet": lambda x, t, c: networks.unet(x, t, c).sample,
+        "decoder": lambda z: networks.vae.decode(z).sample,
+    }
+    process = preview(networks, max_length, device, PREVIEW_PROMPTS)
+    save_grid(run(process, components).cpu(), path)
+
+
+def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
+    """Train, or go on from the last checkpoint; returns the folder of the finished model."""
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    torch.manual_seed(config.seed)
+    device = accelerator.device
+    data = read_chest_xrays(config.data, "train", config.image_size)
+    networks = prepare_networks(config, data)
+    for module in (networks.vae, networks.unet, networks.text_encoder):
+        module.to(device)
+    latents = encode_images(networks.vae, data.images, device)
+    parts = trainable_parts(networks, config)
+    average = None if config.train == "lora" else copy.deepcopy(parts).eval().requires_grad_(False)
+    trained = Trained(parts, make_optimizer(parts, config), average)
+    trained.module, trained.optimizer = accelerator.prepare(parts, trained.optimizer)
+    averaged = with_average(networks, average)
+
+    def step(number: int, generator: torch.Generator) -> dict[str, float]:
+        rows = torch.randint(len(latents), (config.batch_size,), generator=generator)
+        labels = [data.labels[row] for row in rows.tolist()]
+        captions = draw_captions(labels, generator, config.caption_dropout)
+        ids = tokenize(networks.tokenizer, captions, config.max_length).to(device)
+        with accelerator.autocast():
+            loss = training_loss(networks, config, latents[rows].to(device), ids, generator)
+        descend(accelerator, trained, loss, config, number)
+        return {"loss": loss.item()}
+
+    def sample(path: Path) -> None:
+        draw_preview(averaged, config.max_length, device, path)
+
+    run_loop(config, accelerator, {"model": trained}, step, sample, report)
+    return save_model(averaged, config)
+
+
+def with_average(networks: Networks, average: nn.ModuleDict | None) -> Networks:
+    """The same model with the averaged weights in the place of the trained ones."""
+    parts: Mapping[str, Any] = {} if average is None else dict(average.items())
+    return Networks(
+        networks.vae,
+        parts.get("unet", networks.unet),
+        parts.get("text_encoder", networks.text_encoder),
+        networks.tokenizer,
+        networks.scheduler,
+    )
+
+
+def save_model(networks: Networks, config: TextToImageConfig) -> Path:
+    """Write the diffusers folder, or the adapter alone for LoRA."""
+    folder = config.output / "model"
+    if config.train == "lora":
+        networks.unet.save_lora_adapter(folder)
+        return folder
+    from pipelines_layout import write_model_folder  # placeholder
+
+    write_model_folder(folder, networks)
+    return folder

@@ -1,0 +1,39 @@
+"""What pipelines return, and how latents and pixels become it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from gen.errors import InvalidInput
+
+OutputType = Literal["pil", "np", "pt", "latent"]
+
+
+@dataclass
+class ChestXrays(BaseOutput):
+    """`images`: a list of PIL images; an array (N, H, W, C) or tensor (N, C, H, W) in [0, 1]; or
+    latents (N, c, h, w), as `output_type` asked."""
+
+    images: Any
+
+
+def check_output_type(output_type: str) -> None:
+    """Raise InvalidInput for a type that is not one of `OutputType`."""
+    if output_type not in get_args(OutputType):
+        raise InvalidInput(
+            f"output_type is {output_type!r}, but must be one of {', '.join(get_args(OutputType))}"
+        )
+
+
+def present(images: Tensor, output_type: str) -> Any:
+    """Images (N, C, H, W) in [0, 1] as `output_type`; one channel becomes a grey picture."""
+    if output_type == "pt":
+        return images
+    array = images.permute(0, 2, 3, 1).float().cpu().numpy()
+    if output_type == "np":
+        return array
+    return [Image.fromarray(each.squeeze(-1)) for each in np.round(array * 255).astype(np.uint8)]

@@ -1,0 +1,302 @@
+"""Chest X-rays from a sentence: latent diffusion with classifier-free guidance.
+
+Rombach et al. 2022 (latent diffusion), as tuned to radiographs by RoentGen (arXiv 2211.12737).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from gen.denoising import OnStep, denoise, draw_noise, fresh_scheduler
+from gen.engine import run
+from gen.errors import InvalidInput
+from gen.guidance.classifier_free import classifier_free
+from gen.store.catalogue import resolve
+from gen.store.loading import load_components
+from gen.types import Component, ModelCall, Predict, Process
+from pipelines.outputs import ChestXrays, check_output_type, present
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+NUM_INFERENCE_STEPS = 25
+GUIDANCE_SCALE = 2.0
+
+
+class TextToCXRPipeline(DiffusionPipeline):
+    """Text to chest X-ray with any Stable-Diffusion-shaped model of one or three channels.
+
+    Args:
+        vae: decodes latents to images in [-1, 1]; `config.scaling_factor` is applied here.
+        text_encoder: its first output (N, L, D) conditions the U-Net.
+        tokenizer: of the text encoder.
+        unet: predicts noise, v or x0 as the scheduler's `prediction_type` says.
+        scheduler: any diffusers scheduler; every call works on a copy of its own.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(
+        self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        lora: str | Path | None = None,
+        allow_download: bool = False,
+    ) -> Self:
+        """Load an embedded model, a folder, a hub id or a Stable Diffusion checkpoint, safely.
+
+        Raises:
+            ModelRefused: see `gen.store.loading.load_components`.
+        """
+        parts = load_components(
+            model_id, torch_dtype=torch_dtype, lora=lora, allow_download=allow_download
+        )
+        pipeline = cls(**{name: parts[name] for name in cls._needed(parts, model_id)})
+        pipeline.register_to_config(_name_or_path=str(model_id))
+        return pipeline
+
+    @classmethod
+    def _needed(cls, parts: Mapping[str, Any], model_id: str | Path) -> list[str]:
+        names = ["vae", "text_encoder", "tokenizer", "unet", "scheduler"]
+        missing = [name for name in names if name not in parts]
+        if missing:
+            raise InvalidInput(
+                f"model_id is {str(model_id)!r}, which has no {', '.join(missing)};"
+                " choose a text-to-image model from `medphantom models list`"
+            )
+        return names
+
+    @property
+    def weight_sha256(self) -> str:
+        """Hash over all weight files of the model that was loaded."""
+        return resolve(self.config._name_or_path).weight_sha256
+
+    @property
+    def networks(self) -> dict[str, Component]:
+        """What this pipeline's model calls name."""
+        return {
+            "text_encoder": lambda *tokens: self.text_encoder(*tokens)[0],
+            "unet": lambda sample, timesteps, condition: (
+                self.unet(sample, timesteps, encoder_hidden_states=condition).sample
+            ),
+            "decoder": lambda latents: self.vae.decode(latents).sample,
+        }
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def default_size(self) -> int:
+        """Side in pixels of the images the U-Net was trained on."""
+        return int(self.unet.config.sample_size) * self.vae_scale_factor
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        negative_prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ChestXrays:
+        """Synthesise `num_images_per_prompt` chest X-rays for each prompt.
+
+        Args:
+            prompt: one sentence or several.
+            negative_prompt: what guidance moves away from; None is the empty sentence.
+            height, width: in pixels, multiples of `vae_scale_factor`; None is the training size.
+            num_inference_steps: solver steps.
+            guidance_scale: classifier-free guidance, 1.0 = off.
+            guidance_interval: fractions of the noise schedule (0 clean, 1 noise) it is active in.
+            generator: one an image, or one for all, drawn from in their order.
+            latents: (N, c, h, w) unit variance, instead of drawn ones.
+            output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called as diffusers calls it, may return {"latents": ...}.
+
+        Raises:
+            InvalidInput: an argument breaks a rule.
+        """
+        check_output_type(output_type)
+
+        def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor | None:
+            if callback_on_step_end is None:
+                return None
+            changed = callback_on_step_end(self, index, timestep, {"latents": latents})
+            return (changed or {}).get("latents")
+
+        process = self.process(
+            prompt,
+            negative_prompt=negative_prompt,
+            height=height,
+            width=width,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+            on_step=on_step,
+            decode=output_type != "latent",
+        )
+        result = run(process, self.networks)
+        return ChestXrays(
+            images=result if output_type == "latent" else present(result, output_type)
+        )
+
+    def process(
+        self,
+        prompt: str | list[str],
+        *,
+        negative_prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        on_step: OnStep | None = None,
+        decode: bool = True,
+    ) -> Process[Tensor]:
+        """The algorithm of `__call__`, for an engine: images (N, C, H, W) in [0, 1], or latents."""
+        prompts = _repeat(prompt, num_images_per_prompt)
+        negatives = _repeat(_as_many(negative_prompt, prompt), num_images_per_prompt)
+        height, width = height or self.default_size, width or self.default_size
+        self.check_inputs(prompts, height, width, num_inference_steps)
+        generators = _one_an_image(generator, len(prompts))
+
+        condition, null = yield from self.encode_prompts(prompts, negatives)
+        scheduler = fresh_scheduler(self.scheduler, num_inference_steps, self.unet.device)
+        if latents is None:
+            latents = draw_noise(self.latent_shape(height, width), generators)
+        latents = latents.to(self.unet.device, condition.dtype) * scheduler.init_noise_sigma
+        predict = self.guided(condition, null, guidance_scale, guidance_interval)
+        latents = yield from denoise(latents, scheduler, predict, generators, on_step)
+        return (yield from self.decode(latents)) if decode else latents
+
+    def check_inputs(
+        self, prompts: Sequence[str], height: int, width: int, num_inference_steps: int
+    ) -> None:
+        """Raise InvalidInput if an argument breaks a rule."""
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise InvalidInput("prompt must be a sentence or a list of at least one sentence")
+        factor = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        for name, side in (("height", height), ("width", width)):
+            if side < factor or side % factor:
+                nearest = max(factor, round(side / factor) * factor)
+                raise InvalidInput(
+                    f"{name} is {side}, but must be a multiple of {factor}; try {nearest}"
+                )
+        most = self.scheduler.config.num_train_timesteps
+        if not 1 <= num_inference_steps <= most:
+            raise InvalidInput(
+                f"num_inference_steps is {num_inference_steps}, but must be from 1 to {most};"
+                f" try {NUM_INFERENCE_STEPS}"
+            )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape (c, h, w) of the latents of one image."""
+        factor = self.vae_scale_factor
+        return self.unet.config.in_channels, height // factor, width // factor
+
+    def encode_prompts(
+        self, prompts: list[str], negatives: list[str]
+    ) -> Process[tuple[Tensor, Tensor]]:
+        """Conditions (N, L, D) of prompts and of what guidance moves away from; each text once."""
+        texts = sorted({*prompts, *negatives})
+        tokens = self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        rows = [tokens.input_ids.to(self.text_encoder.device)]
+        if getattr(self.text_encoder.config, "use_attention_mask", False):
+            rows.append(tokens.attention_mask.to(self.text_encoder.device))
+        states = yield ModelCall("text_encoder", tuple(rows))
+        states = states.to(self.unet.dtype)
+        place = {text: row for row, text in enumerate(texts)}
+        return (
+            states[[place[prompt] for prompt in prompts]],
+            states[[place[negative] for negative in negatives]],
+        )
+
+    def guided(
+        self,
+        condition: Tensor,
+        null: Tensor,
+        guidance_scale: float,
+        guidance_interval: tuple[float, float],
+    ) -> Predict:
+        """The U-Net under classifier-free guidance."""
+
+        def predict(latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
+            timesteps = timestep.to(latents.device).expand(len(latents))
+            return (yield ModelCall("unet", (latents, timesteps, condition)))
+
+        steps = self.scheduler.config.num_train_timesteps
+        return classifier_free(predict, condition, null, guidance_scale, guidance_interval, steps)
+
+    def decode(self, latents: Tensor) -> Process[Tensor]:
+        """Images (N, C, H, W) in [0, 1] of latents."""
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        images = yield ModelCall("decoder", (latents,))
+        return (images / 2 + 0.5).clamp(0, 1)
+
+
+def _repeat(prompt: str | list[str], num_images_per_prompt: int) -> list[str]:
+    if num_images_per_prompt < 1:
+        raise InvalidInput(
+            f"num_images_per_prompt is {num_images_per_prompt}, but must be at least 1"
+        )
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    return [each for each in prompts for _ in range(num_images_per_prompt)]
+
+
+def _as_many(negative: str | list[str] | None, prompt: str | list[str]) -> list[str]:
+    """One negative prompt a prompt."""
+    count = 1 if isinstance(prompt, str) else len(prompt)
+    negatives = [negative or ""] * count if not isinstance(negative, list) else negative
+    if len(negatives) != count:
+        raise InvalidInput(
+            f"negative_prompt has {len(negatives)} sentences for {count} prompts;"
+            " give one for all or one for each"
+        )
+    return negatives
+
+
+def _one_an_image(generator: Generators, num_images: int) -> list[torch.Generator]:
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if isinstance(generator, torch.Generator):
+        return [generator] * num_images
+    if len(generator) != num_images:
+        raise InvalidInput(
+            f"generator has {len(generator)} generators for {num_images} images;"
+            " give one for all or one for each"
+        )
+    return list(generator)
