@@ -1,0 +1,120 @@
+"""The denoising loop and what it starts from: schedulers, generators, noise.
+
+Any diffusers scheduler drives the loop. A scheduler keeps state (earlier model outputs, a step
+counter), so each request takes a fresh one.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from gen.errors import InvalidInput
+from gen.types import Predict, Process, Scheduler
+
+OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
+"""(index of the step, its timestep (), latents after it (N, C, H, W)) -> other latents or None."""
+
+DEFAULT_SCHEDULER = "dpm++"
+
+# Settings for what a model's own config leaves open. Latents are not bounded by [-1, 1], so
+# clipping must be asked for; PNDM without its Runge-Kutta start is what Stable Diffusion uses.
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpm++": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
+    "ddim": (diffusers.DDIMScheduler, {"clip_sample": False}),
+    "ddpm": (diffusers.DDPMScheduler, {"clip_sample": False}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler-a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "heun": (diffusers.HeunDiscreteScheduler, {}),
+    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+}
+
+
+def scheduler_named(name: str, config: Mapping[str, Any]) -> Scheduler:
+    """Build the scheduler of that name for a model.
+
+    Args:
+        name: a key of `SCHEDULERS`.
+        config: the config of the model's own scheduler: betas, prediction type, spacing.
+    """
+    if name not in SCHEDULERS:
+        raise InvalidInput(f"scheduler is {name!r}, but must be one of: {', '.join(SCHEDULERS)}")
+    scheduler_class, defaults = SCHEDULERS[name]
+    scheduler: Scheduler = scheduler_class.from_config({**defaults, **config})
+    return scheduler
+
+
+def fresh_scheduler(
+    scheduler: Any, num_inference_steps: int, device: torch.device | str | None = None
+) -> Scheduler:
+    """Copy a diffusers scheduler from its config and set its timesteps.
+
+    Heun's and PNDM's schedulers call the network more often than `num_inference_steps`.
+    """
+    longest = scheduler.config.num_train_timesteps
+    if not 1 <= num_inference_steps <= longest:
+        raise InvalidInput(
+            f"num_inference_steps is {num_inference_steps}, but must be from 1 to {longest}; try 30"
+        )
+    fresh: Scheduler = type(scheduler).from_config(scheduler.config)
+    fresh.set_timesteps(num_inference_steps, device=device)
+    return fresh
+
+
+def make_generators(
+    seeds: Sequence[int], device: torch.device | str = "cpu"
+) -> list[torch.Generator]:
+    """Seed one generator for each image; on the CPU, a seed means the same noise on any machine."""
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise InvalidInput(f"seed is {seed}, but must be from 0 to 2**63 - 1; try {abs(seed)}")
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+
+def draw_noise(
+    shape: Sequence[int], generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Draw standard normal noise, (N, *shape): one row from each generator, on its device."""
+    size = tuple(shape)
+    return torch.stack(
+        [torch.randn(size, generator=g, device=g.device, dtype=dtype) for g in generators]
+    )
+
+
+def denoise(
+    latents: Tensor,
+    scheduler: Scheduler,
+    predict: Predict,
+    generator: Sequence[torch.Generator],
+    on_step: OnStep | None = None,
+) -> Process[Tensor]:
+    """Take latents along the scheduler's timesteps to clean ones.
+
+    Args:
+        latents: (N, C, H, W), noise times `scheduler.init_noise_sigma`.
+        scheduler: a fresh one, which this process alone uses.
+        predict: the network with its guidance; its timestep is float32 whatever the scheduler,
+            so that requests with different schedulers share a forward.
+        generator: one for each image, for the schedulers that add noise.
+        on_step: sees every step and may replace the latents.
+
+    Returns:
+        The denoised latents (N, C, H, W).
+    """
+    if len(generator) != len(latents):
+        raise InvalidInput(
+            f"generator has {len(generator)} entries for {len(latents)} images; give one for each"
+        )
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    noise = {"generator": list(generator)} if takes_generator else {}
+    for index, timestep in enumerate(scheduler.timesteps):
+        model_input = scheduler.scale_model_input(latents, timestep)
+        model_output = yield from predict(model_input, timestep.float())
+        latents = scheduler.step(model_output, timestep, latents, **noise).prev_sample
+        replaced = on_step(index, timestep, latents) if on_step else None
+        latents = latents if replaced is None else replaced
+    return latents
