@@ -34,7 +34,7 @@ class Ticket(Generic[T]):
         self.priority = priority
         self.steps_done = 0  # network calls answered so far
         self._on_cancel = on_cancel
-        self._cancelled = False
+        self.cancelled = False
         self._finished = False
         self._value: T | None = None
         self._error: Exception | None = None
@@ -46,12 +46,12 @@ class Ticket(Generic[T]):
     def cancel(self) -> None:
         """Close the process: now, or as soon as the forward under way returns."""
         if not self._finished:
-            self._cancelled = True
+            self.cancelled = True
             self._on_cancel()
 
     def result(self) -> T:
         """Return what the process returned, or raise what it raised."""
-        if self._cancelled:
+        if self.cancelled:
             raise ProcessCancelled(
                 f"the process was cancelled after {self.steps_done} answered calls; submit it anew"
             ) from self._error
@@ -101,7 +101,7 @@ class _Live:
 
     def resume(self, proceed: Callable[[], ModelCall]) -> None:
         """Let the process run to its next call or its end; its errors stay its own."""
-        if self.ticket._cancelled:
+        if self.ticket.cancelled:
             return self.close()
         try:
             with torch.enable_grad():
@@ -245,7 +245,7 @@ class Engine:
 
     def _close_cancelled(self) -> None:
         for live in [*self._live, *self._arrivals]:
-            if live.ticket._cancelled:
+            if live.ticket.cancelled:
                 live.close()
         self._drop_finished()
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
-from jobs import models
+from jobs import evaluate, generate, models, train
 
 BAD_INPUT = 2  # the code of a wrong option, too
 
@@ -35,10 +35,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Synthetic medical images: generate, train, evaluate, serve.\n\n"
-    "Start with: medphantom models list\n\n"
+    help="Synthetic medical images: generate them, train what makes them.\n\n"
+    'Start with: medphantom generate "chest x-ray of a child with pneumonia"\n\n'
     "Every image is synthetic and marked so; none is for diagnosis. "
     "Records are JSON lines on stdout, progress and messages are on stderr. "
     "Exit codes: 0 done, 1 failed, 2 wrong input or refused model.",
 )
+app.command("generate")(generate.command)
 app.add_typer(models.commands, name="models")
+app.add_typer(train.commands, name="train")
+app.add_typer(evaluate.commands, name="evaluate")

@@ -207,7 +207,10 @@ def record_of(
     from gen.data.provenance import Record
 
     item = items[index]
-    settings: dict[str, str | int] = {"batch_index": index, "device": pipeline.device.type}
+    settings: dict[str, str | int | float | bool | None] = {
+        "batch_index": index,
+        "device": pipeline.device.type,
+    }
     if config.lora is not None:
         settings["lora"] = config.lora
     return Record(

@@ -10,6 +10,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gen.errors import InvalidInput
+
 NORMAL = "Normal"
 
 # The terms of ChestX-ray14 (Wang et al. 2017), of the paediatric set (Kermany et al. 2018) and
@@ -47,6 +49,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "Bacterial pneumonia": ("bacterial pneumonia", "pneumonia of bacterial origin"),
     "Viral pneumonia": ("viral pneumonia", "pneumonia of viral origin"),
     "COVID-19": ("COVID-19", "COVID-19 pneumonia", "SARS-CoV-2 pneumonia"),
+    "Pneumocystis": ("pneumocystis pneumonia", "pneumocystis jirovecii pneumonia"),
+    "ARDS": ("ARDS", "acute respiratory distress syndrome"),
     "Pneumothorax": ("pneumothorax", "air in the pleural space"),
 }
 
@@ -64,7 +68,8 @@ _STORED = {"No Finding": NORMAL, "normal": NORMAL, "Pleural_Thickening": "Pleura
 _CHESTXRAY14 = tuple(
     name
     for name in PHRASES
-    if name not in (NORMAL, "Bacterial pneumonia", "Viral pneumonia", "COVID-19")
+    if name
+    not in (NORMAL, "Bacterial pneumonia", "Viral pneumonia", "COVID-19", "Pneumocystis", "ARDS")
 )
 _STUDY = ("chest X-ray", "chest radiograph", "radiograph of the chest", "CXR", "chest film")
 _VIEW = {
@@ -96,7 +101,11 @@ class Labels:
 
 
 def labels_of(fields: Mapping[str, str]) -> Labels:
-    """Labels of a manifest row."""
+    """Labels of a manifest row.
+
+    Raises:
+        InvalidInput: the row has no finding, or one that has no phrases.
+    """
     child = fields["file"].startswith("images/kermany")
     return Labels(
         findings=_findings([name for name in fields["findings"].split("|") if name]),
@@ -112,9 +121,14 @@ def _findings(names: Sequence[str]) -> tuple[str, ...]:
     for kind in ("bacterial", "viral"):
         if kind in names:
             return (f"{kind.capitalize()} pneumonia",)
-    canonical = [_STORED.get(name, name[:1].upper() + name[1:]) for name in names]
-    known = tuple(sorted({name for name in canonical if name in PHRASES}))
-    return known or (NORMAL,)
+    canonical = {_STORED.get(name, name[:1].upper() + name[1:]) for name in names}
+    unknown = sorted(canonical - PHRASES.keys())
+    if unknown or not canonical:
+        raise InvalidInput(
+            f"findings are {'|'.join(names)!r}, of which {', '.join(unknown) or 'none'} has words"
+            " in gen.data.captions.PHRASES; add its phrases there or mend the manifest"
+        )
+    return tuple(sorted(canonical))
 
 
 def canonical(labels: Labels) -> str:
@@ -185,7 +199,7 @@ def _who(labels: Labels, rng: random.Random) -> str:
 def _denial(labels: Labels, rng: random.Random) -> str:
     """Deny one finding the labels speak of and do not hold; nothing if there is none."""
     spoken_of = ("Pneumonia",) if labels.child else _CHESTXRAY14
-    known = labels.normal or (not labels.child and "COVID-19" not in labels.findings)
+    known = labels.normal or (not labels.child and set(labels.findings) <= set(_CHESTXRAY14))
     absent = [name for name in spoken_of if name not in labels.findings]
     if not known or not absent:
         return ""

@@ -37,7 +37,9 @@ def fit(
     side = min(height, width) if mode == "crop" else max(height, width)
     target = tuple(max(1, round(each * size / side)) for each in (width, height))
     picture = Image.fromarray(np.asarray(pixels, np.float32))
-    resized = picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
+    resized = (
+        picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
+    )
     return _to_square(np.clip(np.asarray(resized, np.float32), 0, 1), size)
 
 

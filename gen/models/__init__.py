@@ -2,5 +2,4 @@
 is part of the checkpoint format.
 
 block_autoencoder.py  principal components of blocks, with a learned refinement
-cxr_encoder.py        self-supervised chest X-ray encoder
 """

@@ -1,10 +1,13 @@
-"""An autoencoder with a closed-form encoder: whitened principal components of image blocks.
+"""An autoencoder that starts as the best linear code of image blocks and learns the rest.
 
-Radiographs are smooth, so the best linear code of a 16x16 block (the Karhunen-Loeve transform)
-already reconstructs them as well as a small convolutional autoencoder trained for an hour. The
-encoder is that code, whitened: latents of unit variance, fixed for ever. What is learned is the
-decoder's refinement, which removes block edges and restores detail, and may be trained again
-without touching any diffusion model that lives in these latents.
+Radiographs are smooth: the Karhunen-Loeve transform of 16x16 blocks already reconstructs them as
+well as a small convolutional autoencoder trained for an hour. Encoder and decoder are that
+transform plus residual networks that see the neighbouring blocks, so that edges between blocks
+vanish and detail returns.
+
+Coefficient i has a standard deviation proportional to sqrt(s_i), s_i being its deviation in the
+image: under white noise of fixed power this is the linear code of least squared error (Lee and
+Petersen 1976), and it lets a diffusion model meet coarse structure before fine.
 """
 
 from typing import Any
@@ -33,71 +36,88 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
 
 
+def _residual_network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
+    """Convolution, `depth` residual blocks, convolution; it answers zero until it has learned."""
+    last = nn.Conv2d(width, outputs, 3, padding=1, bias=False)
+    nn.init.zeros_(last.weight)
+    blocks = [ResidualBlock(width) for _ in range(depth)]
+    return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), *blocks, last)
+
+
 class BlockAutoencoder(ModelMixin, ConfigMixin):
     """Images (N, 1, H, W) in [-1, 1] <-> latents (N, latent_channels, H/block, W/block).
 
-    It has the `encode`/`decode` interface of diffusers' AutoencoderKL; the posterior has no
-    variance. `fit` sets the code from training blocks before anything else.
+    It has the `encode`/`decode` interface of diffusers' AutoencoderKL; the posterior's standard
+    deviation is the constant `posterior_std`. `fit` sets the linear code before anything else.
     """
 
     @register_to_config
     def __init__(
         self,
         block_size: int = 16,
-        latent_channels: int = 24,
+        latent_channels: int = 16,
         in_channels: int = 1,
         out_channels: int = 1,
-        refine_channels: int = 64,
-        num_refine_blocks: int = 4,
+        context_channels: int = 192,
+        num_context_blocks: int = 2,
+        refine_channels: int = 48,
+        num_refine_blocks: int = 3,
         shuffle: int = 4,
+        posterior_std: float = 0.1,
         block_out_channels: tuple[int, ...] = (1, 1, 1, 1, 1),
         scaling_factor: float = 1.0,
         sample_size: int = 256,
     ) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(block_size**2))
-        self.register_buffer("basis", torch.eye(latent_channels, block_size**2))
-        self.register_buffer("deviation", torch.ones(latent_channels))
-        bands = shuffle**2
-        self.refine = nn.Sequential(
-            nn.Conv2d(bands, refine_channels, 3, padding=1),
-            *(ResidualBlock(refine_channels) for _ in range(num_refine_blocks)),
-            nn.Conv2d(refine_channels, bands, 3, padding=1),
+        pixels, cell = block_size**2, shuffle**2
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("basis", torch.eye(latent_channels, pixels))
+        self.register_buffer("gain", torch.ones(latent_channels))
+        context, depth = context_channels, num_context_blocks
+        self.encode_context = _residual_network(pixels, context, depth, latent_channels)
+        features = refine_channels * (block_size // shuffle) ** 2
+        self.decode_context = _residual_network(latent_channels, context, depth, features)
+        self.refine = _residual_network(
+            cell + refine_channels, refine_channels, num_refine_blocks, cell
         )
-        nn.init.zeros_(self.refine[-1].weight)
-        nn.init.zeros_(self.refine[-1].bias)
+        nn.init.normal_(self.decode_context[-1].weight, std=0.01)  # `refine` holds the zero
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set mean, basis and deviations from images (N, 1, H, W) in [-1, 1]."""
+        """Set the linear code from images (N, 1, H, W) in [-1, 1]: latents of mean power 1."""
         size = self.config.block_size
         blocks = F.pixel_unshuffle(images, size).permute(0, 2, 3, 1).reshape(-1, size**2).double()
         mean = blocks.mean(0)
         centred = blocks - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
         kept = self.config.latent_channels
+        deviation = values[-kept:].flip(0).sqrt()
         self.mean.copy_(mean)
         self.basis.copy_(vectors[:, -kept:].flip(1).T)
-        self.deviation.copy_(values[-kept:].flip(0).sqrt())
+        self.gain.copy_(1 / (deviation * deviation.mean()).sqrt())
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """The code of images (N, 1, H, W) in [-1, 1], as a posterior without variance."""
+        """The code of images (N, 1, H, W) in [-1, 1], as a Gaussian posterior."""
         blocks = F.pixel_unshuffle(x, self.config.block_size) - self.mean[:, None, None]
-        latents = torch.einsum("nphw,kp->nkhw", blocks, self.basis / self.deviation[:, None])
-        moments = torch.cat([latents, torch.zeros_like(latents)], dim=1)
-        posterior = DiagonalGaussianDistribution(moments, deterministic=True)
+        linear = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
+        mean = linear + self.encode_context(blocks)
+        log_variance = 2 * torch.tensor(self.config.posterior_std).log()
+        moments = torch.cat([mean, log_variance.to(mean).expand_as(mean)], dim=1)
+        posterior = DiagonalGaussianDistribution(moments)
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def linear_decode(self, z: Tensor) -> Tensor:
-        """The least-squares image of latents, before refinement."""
-        blocks = torch.einsum("nkhw,kp->nphw", z, self.basis * self.deviation[:, None])
+        """The least-squares image of latents, before the networks' part."""
+        blocks = torch.einsum("nkhw,kp->nphw", z, self.basis / self.gain[:, None])
         return F.pixel_shuffle(blocks + self.mean[:, None, None], self.config.block_size)
 
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> Any:
         """Images (N, 1, H, W), about [-1, 1], of latents."""
+        cell, block = self.config.shuffle, self.config.block_size
         image = self.linear_decode(z)
-        bands = F.pixel_unshuffle(image, self.config.shuffle)
-        image = image + F.pixel_shuffle(self.refine(bands), self.config.shuffle)
+        context = F.pixel_shuffle(self.decode_context(z), block // cell)
+        seen = torch.cat([F.pixel_unshuffle(image, cell), context], dim=1)
+        image = image + F.pixel_shuffle(self.refine(seen), cell)
         return DecoderOutput(sample=image) if return_dict else (image,)

@@ -36,8 +36,10 @@ class AutoencoderConfig(LoopConfig):
     layers_per_block: int = 1
     latent_channels: int = Field(4, ge=1)
     block_size: int = Field(16, ge=2)
-    refine_channels: int = Field(64, ge=8)
-    num_refine_blocks: int = Field(4, ge=1)
+    context_channels: int = Field(192, ge=8, multiple_of=8)
+    num_context_blocks: int = Field(2, ge=1)
+    refine_channels: int = Field(48, ge=8, multiple_of=8)
+    num_refine_blocks: int = Field(3, ge=1)
     gradient_weight: float = Field(0.5, ge=0)
     kl_weight: float = Field(1e-6, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
@@ -50,6 +52,8 @@ def build(config: AutoencoderConfig, images: Tensor) -> AutoencoderKL | BlockAut
         vae = BlockAutoencoder(
             block_size=config.block_size,
             latent_channels=config.latent_channels,
+            context_channels=config.context_channels,
+            num_context_blocks=config.num_context_blocks,
             refine_channels=config.refine_channels,
             num_refine_blocks=config.num_refine_blocks,
             sample_size=config.image_size,

@@ -7,6 +7,7 @@ folder (`base_model`) or nothing at all, with an autoencoder of our own.
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,12 +27,14 @@ from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
+from gen.models.block_autoencoder import BlockAutoencoder
 from gen.store.loading import load_components
+from gen.store.saving import save_components
 from gen.training.caption_tokenizer import train_tokenizer
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
-from gen.types import ModelCall, Process
+from gen.types import Components, ModelCall, Process
 
 PREVIEW_PROMPTS = (
     "normal chest x-ray of a young child",
@@ -54,9 +57,13 @@ class TextToImageConfig(LoopConfig):
     beta_end: float = Field(0.0205, gt=0)
     min_snr_gamma: float | None = Field(5.0, gt=0, description="Hang et al. 2023; null = off")
     caption_dropout: float = Field(0.1, ge=0, lt=1)
-    block_out_channels: tuple[int, ...] = (160, 256)
+    balance: float = Field(
+        0.5, ge=0, le=1, description="0: images as they come; 1: groups of labels equally often"
+    )
+    block_out_channels: tuple[int, ...] = (128, 176)
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "CrossAttnDownBlock2D")
     layers_per_block: int = 2
-    attention_head_dim: int = 32
+    attention_head_dim: int = Field(4, ge=1, description="Heads, under its historic name")
     text_hidden_size: int = 192
     text_num_layers: int = 4
     max_length: int = Field(48, ge=8)
@@ -104,19 +111,19 @@ def diffusion_target(latents: Tensor, noise: Tensor, alpha_bar: Tensor, kind: st
 
 
 def build_unet(config: TextToImageConfig, latent_channels: int, latent_size: int) -> Any:
-    """A U-Net with cross-attention at every resolution."""
-    blocks = len(config.block_out_channels)
+    """A U-Net whose way up mirrors its way down."""
+    up = [kind.replace("Down", "Up") for kind in reversed(config.down_block_types)]
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=config.block_out_channels,
         layers_per_block=config.layers_per_block,
-        down_block_types=("CrossAttnDownBlock2D",) * blocks,
-        up_block_types=("CrossAttnUpBlock2D",) * blocks,
+        down_block_types=config.down_block_types,
+        up_block_types=tuple(up),
         cross_attention_dim=config.text_hidden_size,
         attention_head_dim=config.attention_head_dim,
-        norm_num_groups=32,
+        norm_num_groups=16,
     )
 
 
@@ -173,10 +180,6 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
 
 def load_autoencoder(folder: Path) -> Any:
     """The autoencoder in `folder`, of whichever of the two classes it is."""
-    from diffusers import AutoencoderKL
-
-    from gen.models.block_autoencoder import BlockAutoencoder
-
     kind = AutoencoderKL.load_config(folder)["_class_name"]
     architecture = BlockAutoencoder if kind == "BlockAutoencoder" else AutoencoderKL
     return architecture.from_pretrained(folder, use_safetensors=True)
@@ -208,6 +211,16 @@ def draw_captions(labels: list[Labels], generator: torch.Generator, dropout: flo
     """A new phrasing for every image; empty with probability `dropout`."""
     rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
     return ["" if rng.random() < dropout else caption(each, rng) for each in labels]
+
+
+def row_weights(labels: list[Labels], balance: float) -> Tensor:
+    """How often each image is drawn: its group's size to the power of -balance.
+
+    Groups are children and adults, with and without a finding.
+    """
+    groups = [(each.child, each.normal) for each in labels]
+    sizes = Counter(groups)
+    return torch.tensor([sizes[group] ** -balance for group in groups])
 
 
 def training_loss(
@@ -277,7 +290,7 @@ def preview(
 
 def draw_preview(networks: Networks, max_length: int, device: torch.device, path: Path) -> None:
     """Sample `PREVIEW_PROMPTS` and save the grid."""
-    components = {
+    components: Components = {
         "text_encoder": lambda ids: networks.text_encoder(ids).last_hidden_state,
         "unet": lambda x, t, c: networks.unet(x, t, c).sample,
         "decoder": lambda z: networks.vae.decode(z).sample,
@@ -301,9 +314,10 @@ def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
     trained = Trained(parts, make_optimizer(parts, config), average)
     trained.module, trained.optimizer = accelerator.prepare(parts, trained.optimizer)
     averaged = with_average(networks, average)
+    weights = row_weights(data.labels, config.balance)
 
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
-        rows = torch.randint(len(latents), (config.batch_size,), generator=generator)
+        rows = torch.multinomial(weights, config.batch_size, True, generator=generator)
         labels = [data.labels[row] for row in rows.tolist()]
         captions = draw_captions(labels, generator, config.caption_dropout)
         ids = tokenize(networks.tokenizer, captions, config.max_length).to(device)
@@ -337,7 +351,14 @@ def save_model(networks: Networks, config: TextToImageConfig) -> Path:
     if config.train == "lora":
         networks.unet.save_lora_adapter(folder)
         return folder
-    from pipelines_layout import write_model_folder  # placeholder
-
-    write_model_folder(folder, networks)
+    components = {
+        "vae": networks.vae,
+        "text_encoder": networks.text_encoder,
+        "tokenizer": networks.tokenizer,
+        "unet": networks.unet,
+        "scheduler": networks.scheduler,
+    }
+    for name in ("vae", "text_encoder", "unet"):
+        components[name].half()
+    save_components(folder, components, "TextToCXRPipeline")
     return folder

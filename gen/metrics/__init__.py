@@ -1,0 +1,1 @@
+"""Measures of synthetic sets against real ones: features, distances, spectra, classifiers."""

@@ -1,0 +1,114 @@
+"""`medphantom train RECIPE CONFIG`: train a model, or go on where a run stopped."""
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from gen.errors import InvalidInput
+
+if TYPE_CHECKING:  # torch is imported when a recipe runs
+    from gen.training.loop import LoopConfig, Report, StepInfo
+
+commands = typer.Typer(no_args_is_help=True, help="Train a model from a YAML config; resumable.")
+ConfigFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="YAML file with the recipe's settings")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Replace a setting of the file; repeatable"),
+]
+
+
+def read_config(path: Path, kind: type[BaseModel], changes: Sequence[str] = ()) -> Any:
+    """A recipe's config from YAML, with `changes` of the form NAME=VALUE laid over it.
+
+    Raises:
+        InvalidInput: not YAML, an unknown setting, or a value out of range.
+    """
+    try:
+        fields = {**yaml.safe_load(path.read_text()), **_parse(changes)}
+        return kind.model_validate(fields)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{path} is no valid YAML: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(kind.model_fields)
+        raise InvalidInput(f"{path}: {wrong}; the settings are {known}") from error
+
+
+def _parse(changes: Sequence[str]) -> dict[str, Any]:
+    wrong = [change for change in changes if "=" not in change]
+    if wrong:
+        raise InvalidInput(f"--set is {wrong[0]!r}, but must be NAME=VALUE, such as num_steps=100")
+    pairs = (change.split("=", 1) for change in changes)
+    return {name: yaml.safe_load(value) for name, value in pairs}
+
+
+def run_train(
+    recipe: "Callable[[Any, Report], Path]", config: "LoopConfig", report: "Report"
+) -> dict[str, Any]:
+    """Train and keep the config, the versions and the code's revision beside the weights."""
+    import torch
+
+    config.output.mkdir(parents=True, exist_ok=True)
+    run = {
+        "config": config.model_dump(mode="json"),
+        "revision": revision(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    (config.output / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    return {"model": str(recipe(config, report)), **run}
+
+
+def revision() -> str:
+    """The git commit of the code, or "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _train(recipe: "Callable[[Any, Report], Path]", config: "LoopConfig") -> None:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=config.num_steps, note="reading images")
+
+        def report(info: "StepInfo") -> None:
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in info.losses.items())
+            rest = f"{info.images_per_second:.1f} images/s  {info.eta_s / 60:.0f} min left"
+            bar.update(task, completed=info.step, note=f"{rest}  {losses}")
+
+        result = run_train(recipe, config, report)
+    typer.echo(json.dumps(result))
+
+
+@commands.command()
+def autoencoder(config: ConfigFile, changes: Set = None) -> None:
+    """Train an autoencoder: pixels to latents and back."""
+    from gen.training.autoencoder import AutoencoderConfig, train_autoencoder
+
+    _train(train_autoencoder, read_config(config, AutoencoderConfig, changes or ()))
+
+
+@commands.command("text-to-image")
+def text_to_image(config: ConfigFile, changes: Set = None) -> None:
+    """Train text-to-image: U-Net, text encoder or LoRA, from scratch or from a folder."""
+    from gen.training.text_to_image import TextToImageConfig, train_text_to_image
+
+    _train(train_text_to_image, read_config(config, TextToImageConfig, changes or ()))
+
+
+@commands.command("ssl-encoder")
+def ssl_encoder(config: ConfigFile, changes: Set = None) -> None:
+    """Train an image encoder without labels: features for distances and copies."""
+    from gen.training.ssl_encoder import SSLEncoderConfig, train_ssl_encoder
+
+    _train(train_ssl_encoder, read_config(config, SSLEncoderConfig, changes or ()))

@@ -1,0 +1,62 @@
+"""Tiny real components: a Stable-Diffusion-shaped model of a few channels."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from gen.training.caption_tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Components with random weights: 16 px images of 3 channels, 4x8x8 latents."""
+    torch.manual_seed(0)
+    sentences = ["a chest x-ray of a child with pneumonia", "no acute finding"] * 3
+    tokenizer = train_tokenizer(sentences, tmp_path_factory.mktemp("tokenizer"), 650, 16)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+    )
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    )
+    networks = {"vae": vae, "text_encoder": CLIPTextModel(text), "unet": unet}
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return {**networks, "tokenizer": tokenizer, "scheduler": scheduler}
+
+
+@pytest.fixture
+def tiny_folder(tiny_parts: dict[str, Any], tmp_path: Path) -> Path:
+    """The tiny model as a folder in diffusers layout."""
+    from pipelines.text_to_cxr import TextToCXRPipeline
+
+    TextToCXRPipeline(**tiny_parts).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"

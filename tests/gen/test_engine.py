@@ -1,0 +1,207 @@
+"""The engine gives every process what it gets alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gen.denoising import (
+    SCHEDULERS,
+    denoise,
+    draw_noise,
+    fresh_scheduler,
+    make_generators,
+    scheduler_named,
+)
+from gen.engine import BATCH, Engine, fair_shares, run
+from gen.errors import InvalidInput, MedphantomError, ProcessCancelled
+from gen.guidance.classifier_free import classifier_free
+from gen.types import Components, ModelCall, Process
+
+# Sums in float32 are rounded differently for each batch shape: about 1e-6 a forward here, and the
+# sampler adds up a dozen of them.
+TOLERANCE = 1e-4
+
+REQUEST = st.fixed_dictionaries(
+    {
+        "seeds": st.lists(st.integers(0, 1000), min_size=1, max_size=3),
+        "scheduler": st.sampled_from(sorted(SCHEDULERS)),
+        "steps": st.integers(2, 5),
+        "scale": st.sampled_from([1.0, 2.5]),
+        "prompt": st.integers(0, 5),
+        "joins": st.integers(0, 4),
+        "end": st.sampled_from(["result", "result", "cancel", "fail"]),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def networks(tiny_parts: dict[str, Any]) -> Components:
+    """A tiny U-Net that fails on latents of which one is not a number."""
+
+    def unet(latents: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        if latents.isnan().any():
+            raise ValueError("a row is not a number")
+        return tiny_parts["unet"](latents, timesteps, condition).sample
+
+    return {"unet": unet}
+
+
+def sampling(request: dict[str, Any], spoil: bool = False) -> Process[Tensor]:
+    """Guided sampling as a pipeline does it."""
+    base = scheduler_named(request["scheduler"], {"beta_schedule": "scaled_linear"})
+    scheduler = fresh_scheduler(base, request["steps"])
+    generators = make_generators(request["seeds"])
+    latents = draw_noise((4, 8, 8), generators) * scheduler.init_noise_sigma
+    generator = torch.Generator().manual_seed(request["prompt"])
+    condition = torch.randn(1, 5, 32, generator=generator).expand(len(latents), -1, -1)
+
+    def predict(latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
+        times = timestep.expand(len(latents))
+        return (yield ModelCall("unet", (latents * (torch.nan if spoil else 1), times, condition)))
+
+    guided = classifier_free(predict, condition, torch.zeros(1, 5, 32), request["scale"])
+    return (yield from denoise(latents, scheduler, guided, generators))
+
+
+@settings(max_examples=15, deadline=None)
+@given(requests=st.lists(REQUEST, min_size=1, max_size=5), max_rows=st.integers(1, 9))
+def test_everybody_gets_in_company_what_they_get_alone(
+    networks: Components, requests: list[dict[str, Any]], max_rows: int
+) -> None:
+    engine = Engine(networks, max_rows)
+    tickets: dict[int, Any] = {}
+    for now in range(5):
+        for i, request in enumerate(requests):
+            if request["joins"] == now:
+                tickets[i] = engine.submit(sampling(request, request["end"] == "fail"))
+        engine.step()
+    for i, request in enumerate(requests):
+        if request["end"] == "cancel" and not tickets[i].done():
+            tickets[i].cancel()
+    engine.drain()
+    for i, request in enumerate(requests):
+        if request["end"] == "fail":
+            with pytest.raises(ValueError, match="not a number"):
+                tickets[i].result()
+        elif request["end"] == "cancel" and tickets[i].cancelled:
+            with pytest.raises(ProcessCancelled):
+                tickets[i].result()
+        else:
+            alone = run(sampling(request), networks)
+            assert (tickets[i].result() - alone).abs().max() <= TOLERANCE
+
+
+def counting(num_calls: int, rows: int = 1) -> Process[int]:
+    """A process of so many calls."""
+    total = 0.0
+    for _ in range(num_calls):
+        total += float((yield ModelCall("add", (torch.ones(rows),))).sum())
+    return int(total)
+
+
+def adder(sizes: list[int]) -> Components:
+    """A component that notes the size of every forward."""
+
+    def add(rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return rows
+
+    return {"add": add}
+
+
+def test_a_huge_call_does_not_starve_a_small_one() -> None:
+    engine = Engine(adder([]), max_rows=4)
+    huge, small = engine.submit(counting(1, rows=100)), engine.submit(counting(3))
+    for _ in range(3):
+        engine.step()
+    assert small.result() == 3
+    assert not huge.done()
+    engine.drain()
+    assert huge.result() == 100
+
+
+def test_work_nobody_waits_for_goes_last_but_goes_on() -> None:
+    engine = Engine(adder([]), max_rows=4)
+    live = [engine.submit(counting(5, rows=4)) for _ in range(2)]
+    batch = engine.submit(counting(1, rows=5), BATCH)
+    while not batch.done():
+        engine.step()
+    assert batch.result() == 5
+    assert not all(ticket.done() for ticket in live)
+    engine.drain()
+    assert [ticket.result() for ticket in live] == [20, 20]
+
+
+def test_forwards_come_in_powers_of_two_up_to_the_budget() -> None:
+    sizes: list[int] = []
+    engine = Engine(adder(sizes), max_rows=6)
+    for count in (3, 5):
+        engine.submit(counting(1, rows=count))
+        engine.drain()
+    assert sizes == [4, 6]
+
+
+@given(wanted=st.lists(st.integers(1, 40), min_size=1, max_size=12), budget=st.integers(1, 40))
+def test_rows_are_shared_max_min_fairly(wanted: list[int], budget: int) -> None:
+    shares = fair_shares(wanted, budget)
+    assert sum(shares) == min(budget, sum(wanted))
+    assert all(share <= wish for share, wish in zip(shares, wanted, strict=True))
+    cut = [share for share, wish in zip(shares, wanted, strict=True) if share < wish]
+    assert not cut or max(shares) <= min(cut) + 1
+
+
+def test_a_cancelled_process_runs_its_clean_up_and_has_no_result() -> None:
+    closed = []
+
+    def process() -> Process[None]:
+        try:
+            yield ModelCall("add", (torch.ones(1),))
+            yield ModelCall("add", (torch.ones(1),))
+        finally:
+            closed.append(True)
+
+    engine = Engine(adder([]))
+    ticket = engine.submit(process())
+    engine.step()
+    ticket.cancel()
+    assert not engine.step()
+    assert closed == [True]
+    assert ticket.steps_done == 1
+    with pytest.raises(ProcessCancelled, match="submit it anew"):
+        ticket.result()
+
+
+def test_a_result_is_not_given_before_it_is_there() -> None:
+    ticket = Engine(adder([])).submit(counting(1))
+    with pytest.raises(InvalidInput, match="not done"):
+        ticket.result()
+
+
+def test_a_component_that_drops_rows_or_is_unknown_is_an_error() -> None:
+    with pytest.raises(MedphantomError, match="was given 2 rows and answered"):
+        run(counting(1, rows=2), {"add": lambda rows: rows[:1]})
+    with pytest.raises(InvalidInput, match="component is 'add', but the engine has only: unet"):
+        run(counting(1), {"unet": lambda rows: rows})
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_gradients_are_recorded_only_for_calls_that_ask(alone: bool) -> None:
+    weight = torch.tensor(2.0, requires_grad=True)
+
+    def process(needs_grad: bool) -> Process[bool]:
+        answer = yield ModelCall("times", (torch.ones(2),), needs_grad=needs_grad)
+        return answer.requires_grad
+
+    components = {"times": lambda rows: rows * weight}
+    for needs_grad in (True, False):
+        if alone:
+            assert run(process(needs_grad), components) is needs_grad
+        else:
+            engine = Engine(components)
+            ticket = engine.submit(process(needs_grad))
+            engine.drain()
+            assert ticket.result() is needs_grad
