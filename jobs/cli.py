@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
-from jobs import evaluate, generate, models, train
+from jobs import bench, evaluate, generate, models, train
 
 BAD_INPUT = 2  # the code of a wrong option, too
 
@@ -45,3 +45,4 @@ app.command("generate")(generate.command)
 app.add_typer(models.commands, name="models")
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
+app.add_typer(bench.commands, name="bench")

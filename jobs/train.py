@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,8 @@ from gen.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch is imported when a recipe runs
     from gen.training.loop import LoopConfig, Report, StepInfo
+
+LINE_EVERY_S = 20  # where there is no terminal to draw a bar on
 
 commands = typer.Typer(no_args_is_help=True, help="Train a model from a YAML config; resumable.")
 ConfigFile = Annotated[
@@ -77,14 +80,20 @@ def revision() -> str:
 
 
 def _train(recipe: "Callable[[Any, Report], Path]", config: "LoopConfig") -> None:
+    console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("train", total=config.num_steps, note="reading images")
+        printed = 0.0
 
         def report(info: "StepInfo") -> None:
+            nonlocal printed
             losses = "  ".join(f"{name} {value:.4f}" for name, value in info.losses.items())
             rest = f"{info.images_per_second:.1f} images/s  {info.eta_s / 60:.0f} min left"
             bar.update(task, completed=info.step, note=f"{rest}  {losses}")
+            if not console.is_terminal and time.monotonic() - printed > LINE_EVERY_S:
+                console.print(f"step {info.step}/{info.num_steps}  {rest}  {losses}")
+                printed = time.monotonic()
 
         result = run_train(recipe, config, report)
     typer.echo(json.dumps(result))

@@ -180,21 +180,27 @@ class TextToCXRPipeline(DiffusionPipeline):
         on_step: OnStep | None = None,
         decode: bool = True,
     ) -> Process[Tensor]:
-        """The algorithm of `__call__`, for an engine: images (N, C, H, W) in [0, 1], or latents."""
+        """The algorithm of `__call__`, for an engine: images (N, C, H, W) in [0, 1], or latents.
+
+        Arguments are checked and the scheduler is copied here, before the first step.
+        """
         prompts = _repeat(prompt, num_images_per_prompt)
         negatives = _repeat(_as_many(negative_prompt, prompt), num_images_per_prompt)
         height, width = height or self.default_size, width or self.default_size
         self.check_inputs(prompts, height, width, num_inference_steps)
         generators = _one_an_image(generator, len(prompts))
-
-        condition, null = yield from self.encode_prompts(prompts, negatives)
         scheduler = fresh_scheduler(self.scheduler, num_inference_steps, self.unet.device)
         if latents is None:
             latents = draw_noise(self.latent_shape(height, width), generators)
-        latents = latents.to(self.unet.device, condition.dtype) * scheduler.init_noise_sigma
-        predict = self.guided(condition, null, guidance_scale, guidance_interval)
-        latents = yield from denoise(latents, scheduler, predict, generators, on_step)
-        return (yield from self.decode(latents)) if decode else latents
+
+        def sample(latents: Tensor) -> Process[Tensor]:
+            condition, null = yield from self.encode_prompts(prompts, negatives)
+            latents = latents.to(self.unet.device, condition.dtype) * scheduler.init_noise_sigma
+            predict = self.guided(condition, null, guidance_scale, guidance_interval)
+            latents = yield from denoise(latents, scheduler, predict, generators, on_step)
+            return (yield from self.decode(latents)) if decode else latents
+
+        return sample(latents)
 
     def check_inputs(
         self, prompts: Sequence[str], height: int, width: int, num_inference_steps: int

@@ -36,10 +36,12 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
 
 
-def _residual_network(inputs: int, width: int, depth: int, outputs: int) -> nn.Sequential:
-    """Convolution, `depth` residual blocks, convolution; it answers zero until it has learned."""
+def _residual_network(
+    inputs: int, width: int, depth: int, outputs: int, std: float = 0.0
+) -> nn.Sequential:
+    """Convolution, `depth` residual blocks, and a convolution that starts with weights of `std`."""
     last = nn.Conv2d(width, outputs, 3, padding=1, bias=False)
-    nn.init.zeros_(last.weight)
+    nn.init.normal_(last.weight, std=std)
     blocks = [ResidualBlock(width) for _ in range(depth)]
     return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), *blocks, last)
 
@@ -76,11 +78,10 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         context, depth = context_channels, num_context_blocks
         self.encode_context = _residual_network(pixels, context, depth, latent_channels)
         features = refine_channels * (block_size // shuffle) ** 2
-        self.decode_context = _residual_network(latent_channels, context, depth, features)
+        self.decode_context = _residual_network(latent_channels, context, depth, features, 0.01)
         self.refine = _residual_network(
             cell + refine_channels, refine_channels, num_refine_blocks, cell
         )
-        nn.init.normal_(self.decode_context[-1].weight, std=0.01)  # `refine` holds the zero
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:

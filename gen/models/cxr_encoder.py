@@ -1,5 +1,7 @@
 """A small convolutional encoder of radiographs, trained without labels."""
 
+import itertools
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -39,7 +41,7 @@ class CXREncoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(1, widths[0], 3, 2, padding=1)]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             layers += [ConvBlock(inputs, outputs, 2), ConvBlock(outputs, outputs, 1)]
         self.trunk = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(8, widths[-1])

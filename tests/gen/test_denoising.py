@@ -36,8 +36,8 @@ def gaussian_predict(sigma_of: Callable[[Tensor], float]) -> Predict:
     return predict
 
 
-def error_of(kind: type[Any], num_inference_steps: int) -> float:
-    """Distance to the solution of the probability-flow ODE at sigma = 0."""
+def solve(kind: type[Any], num_inference_steps: int) -> tuple[Tensor, Tensor]:
+    """What the sampler reaches, and the solution of the probability-flow ODE at sigma = 0."""
     scheduler = kind(
         num_train_timesteps=1000, beta_schedule="scaled_linear", use_karras_sigmas=True
     )
@@ -55,7 +55,7 @@ def error_of(kind: type[Any], num_inference_steps: int) -> float:
     result = run(process, {"answer": lambda row: row})
     sigma_max = float(scheduler.sigmas[0])
     exact = MEAN + (latents - MEAN) * DEVIATION / math.sqrt(DEVIATION**2 + sigma_max**2)
-    return float((result - exact).abs().max())
+    return result, exact
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,9 @@ def error_of(kind: type[Any], num_inference_steps: int) -> float:
 def test_a_solver_reaches_the_gaussian_solution_with_its_order(
     kind: type[Any], order: float
 ) -> None:
-    coarse, fine = error_of(kind, 32), error_of(kind, 128)
-    assert fine < 0.02
+    limit, exact = solve(kind, 900)
+    assert (limit - exact).abs().max() < 5e-3  # the last step, to sigma = 0, is never refined
+    coarse, fine = ((solve(kind, n)[0] - limit).abs().max() for n in (16, 64))
     assert math.log(coarse / fine, 4) == pytest.approx(order, abs=0.3)
 
 
