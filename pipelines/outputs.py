@@ -36,4 +36,5 @@ def present(images: Tensor, output_type: str) -> Any:
     array = images.permute(0, 2, 3, 1).float().cpu().numpy()
     if output_type == "np":
         return array
-    return [Image.fromarray(each.squeeze(-1)) for each in np.round(array * 255).astype(np.uint8)]
+    pixels = np.round(array * 255).astype(np.uint8)
+    return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]

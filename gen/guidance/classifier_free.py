@@ -1,5 +1,7 @@
 """Classifier-free guidance, over all noise levels or an interval of them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,8 @@ def classifier_free(
             (Kynkäänniemi et al. 2024); elsewhere only the condition is evaluated.
         num_train_timesteps: length of the training schedule.
     """
+    if not math.isfinite(scale):
+        raise InvalidInput(f"scale is {scale}, but must be a finite number; try 2.0")
     low, high = interval
     if not 0.0 <= low <= high <= 1.0:
         raise InvalidInput(f"interval is {interval}, but must be 0 <= low <= high <= 1; try (0, 1)")
