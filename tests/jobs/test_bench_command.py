@@ -1,0 +1,27 @@
+"""`medphantom bench engine` compares two ways that must give the same images."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from jobs.bench import mixed_requests
+from jobs.cli import app
+
+
+def test_requests_differ_in_all_they_may_differ_in() -> None:
+    requests = mixed_requests(16)
+    for field in ("prompt", "scheduler", "num_inference_steps"):
+        assert len({getattr(each, field) for each in requests}) == 4
+    assert len({each.seed for each in requests}) == 16
+
+
+def test_it_gives_the_ratio_and_the_largest_difference(tiny_folder: Path) -> None:
+    options = ["--model", str(tiny_folder), "--requests", "4", "--rounds", "1", "--json"]
+    result = CliRunner().invoke(app, ["bench", "engine", *options])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["ratio"] > 0
+    assert figures["max_abs_diff"] <= 1e-4
+    assert figures["rounds"] == 1
+    assert {"device", "commit"} <= figures.keys()
