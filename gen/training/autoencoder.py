@@ -1,14 +1,17 @@
 """Train an autoencoder (Rombach et al. 2022, section 3.1) on one-channel images.
 
-Loss: L1 + gradient L1 + weighted KL, and from `adversarial_after` on a hinge patch-GAN term that
-puts back the detail which distances blur away. The latent scale 1/std is measured on the training
-set at the end and stored in the model's config.
+Loss: L1 + gradient L1 + weighted KL, and what puts back the detail that distances blur away: the
+magnitudes of local spectra, and from `adversarial_after` on a hinge patch-GAN term. The latent
+scale 1/std is measured on the training set at the end and stored in the model's config.
+
+With `train: decoder` the encoder and so the latents stay as they are in `base_model`: diffusion
+models that were trained in them go on to work.
 """
 
 import copy
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
@@ -30,6 +34,8 @@ class AutoencoderConfig(LoopConfig):
     architecture: Literal["kl", "block"] = Field(
         "kl", description="kl: diffusers' AutoencoderKL; block: gen.models.block_autoencoder"
     )
+    base_model: Path | None = Field(None, description="Autoencoder folder to start from")
+    train: Literal["all", "decoder"] = "all"
     image_size: int = Field(256, ge=32)
     crop_size: int = Field(128, ge=32, description="Side of the random crops trained on")
     block_out_channels: tuple[int, ...] = (32, 64, 128, 128)
@@ -41,13 +47,38 @@ class AutoencoderConfig(LoopConfig):
     refine_channels: int = Field(48, ge=8, multiple_of=8)
     num_refine_blocks: int = Field(3, ge=1)
     gradient_weight: float = Field(0.5, ge=0)
+    spectral_weight: float = Field(0.0, ge=0)
     kl_weight: float = Field(1e-6, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
     adversarial_after: int = Field(0, ge=0, description="First step with the adversarial term")
 
 
-def build(config: AutoencoderConfig, images: Tensor) -> AutoencoderKL | BlockAutoencoder:
-    """A new autoencoder; a block autoencoder's code is fitted to the uint8 `images`."""
+Autoencoder: TypeAlias = AutoencoderKL | BlockAutoencoder
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The autoencoder in `folder`, of whichever of the two classes it is."""
+    kind = AutoencoderKL.load_config(folder)["_class_name"]
+    architecture = BlockAutoencoder if kind == "BlockAutoencoder" else AutoencoderKL
+    loaded: Autoencoder = architecture.from_pretrained(folder, use_safetensors=True)
+    return loaded
+
+
+def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
+    """`base_model`, or a new autoencoder; a block code is fitted to the uint8 `images`.
+
+    Raises:
+        InvalidInput: only a decoder is to be trained, but there is no encoder to keep.
+    """
+    if config.base_model is not None:
+        vae = load_autoencoder(config.base_model)
+        if config.train == "decoder":
+            freeze_encoder(vae)
+        return vae
+    if config.train == "decoder":
+        raise InvalidInput(
+            "train is 'decoder', but base_model is missing; name the autoencoder's folder"
+        )
     if config.architecture == "block":
         vae = BlockAutoencoder(
             block_size=config.block_size,
@@ -76,6 +107,15 @@ def build(config: AutoencoderConfig, images: Tensor) -> AutoencoderKL | BlockAut
     )
 
 
+def freeze_encoder(vae: Autoencoder) -> None:
+    """Let only what decodes learn."""
+    vae.requires_grad_(False)
+    names = ("decode_context", "refine", "decoder", "post_quant_conv")
+    for module in (getattr(vae, name, None) for name in names):
+        if module is not None:
+            module.requires_grad_(True)
+
+
 def patch_discriminator(width: int = 48) -> nn.Sequential:
     """A PatchGAN (Isola et al. 2017) of three halvings: images (N, 1, H, W) to logits a patch."""
     layers: list[nn.Module] = []
@@ -93,6 +133,21 @@ def gradient_distance(image: Tensor, target: Tensor) -> Tensor:
     return along_rows + difference.diff(dim=-2).abs().mean()
 
 
+def spectral_distance(image: Tensor, target: Tensor, side: int = 32) -> Tensor:
+    """Mean relative difference of the magnitudes of local spectra, every frequency alike.
+
+    Windows of `side` pixels, half overlapping, under a Hann window. Magnitudes say how much
+    detail there is, not where: a blurred image cannot satisfy them, an invented one can.
+    """
+    window = torch.hann_window(side, device=image.device)
+    magnitudes = []
+    for each in (image, target):
+        tiles = each.unfold(2, side, side // 2).unfold(3, side, side // 2)
+        magnitudes.append(torch.fft.rfft2(tiles * window[:, None] * window[None]).abs())
+    typical = magnitudes[1].mean(dim=(0, 1, 2, 3)) + 1e-4
+    return ((magnitudes[0] - magnitudes[1]).abs() / typical).mean()
+
+
 def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:
     """Random crops (B, 1, size, size) in [-1, 1] of uint8 images; never flipped."""
     rows = torch.randint(len(images), (batch_size,), generator=generator)
@@ -106,9 +161,7 @@ def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator
 
 
 @torch.no_grad()
-def latent_scale(
-    vae: AutoencoderKL | BlockAutoencoder, images: Tensor, device: torch.device
-) -> float:
+def latent_scale(vae: Autoencoder, images: Tensor, device: torch.device) -> float:
     """1 / standard deviation of the latents' means over at most 256 images."""
     chosen = images[:: max(1, len(images) // 256)]
     latents = [vae.encode(to_unit(batch).to(device)).latent_dist.mean for batch in chosen.split(16)]
@@ -116,9 +169,7 @@ def latent_scale(
 
 
 @torch.no_grad()
-def reconstruct(
-    vae: AutoencoderKL | BlockAutoencoder, images: Tensor, device: torch.device
-) -> Tensor:
+def reconstruct(vae: Autoencoder, images: Tensor, device: torch.device) -> Tensor:
     """Images (N, 1, H, W) uint8 through the latents' means and back, in [-1, 1]."""
     batches = (to_unit(batch).to(device) for batch in images.split(16))
     return torch.cat(
@@ -180,11 +231,18 @@ def _step(
         distance = F.l1_loss(image, target)
         gradient = gradient_distance(image, target)
         kl = posterior.kl().mean()
+        spectral = spectral_distance(image, target)
         loss = distance + config.gradient_weight * gradient + config.kl_weight * kl
+        loss = loss + config.spectral_weight * spectral
         if adversarial:
             loss = loss - config.adversarial_weight * critic.module(image).mean()
     descend(accelerator, vae, loss, config, number)
-    losses = {"l1": distance.item(), "gradient": gradient.item(), "kl": kl.item()}
+    losses = {
+        "l1": distance.item(),
+        "gradient": gradient.item(),
+        "spectral": spectral.item(),
+        "kl": kl.item(),
+    }
     if adversarial:
         critic.optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
@@ -195,9 +253,7 @@ def _step(
     return losses
 
 
-def _draw(
-    vae: AutoencoderKL | BlockAutoencoder, held_out: ChestXrays, device: torch.device, path: Path
-) -> None:
+def _draw(vae: Autoencoder, held_out: ChestXrays, device: torch.device, path: Path) -> None:
     """Four held-out images above their reconstructions."""
     images = held_out.images[:: max(1, len(held_out) // 4)][:4]
     rows = torch.cat([to_unit(images), reconstruct(vae, images, device)])
@@ -207,12 +263,14 @@ def _draw(
 
 def _finish(
     config: AutoencoderConfig,
-    vae: AutoencoderKL | BlockAutoencoder,
+    vae: Autoencoder,
     data: ChestXrays,
     held_out: ChestXrays,
     device: torch.device,
 ) -> Path:
-    scale = latent_scale(vae, data.images, device)
+    scale = vae.config.scaling_factor
+    if config.train == "all":
+        scale = latent_scale(vae, data.images, device)
     vae.register_to_config(scaling_factor=scale)
     folder = config.output / "vae"
     vae.save_pretrained(folder)

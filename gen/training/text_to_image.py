@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,9 +27,9 @@ from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
-from gen.models.block_autoencoder import BlockAutoencoder
 from gen.store.loading import load_components
 from gen.store.saving import save_components
+from gen.training.autoencoder import load_autoencoder
 from gen.training.caption_tokenizer import train_tokenizer
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
@@ -176,13 +176,6 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
     return Networks(
         vae, unet, build_text_encoder(config, tokenizer), tokenizer, noise_schedule(config)
     )
-
-
-def load_autoencoder(folder: Path) -> Any:
-    """The autoencoder in `folder`, of whichever of the two classes it is."""
-    kind = AutoencoderKL.load_config(folder)["_class_name"]
-    architecture = BlockAutoencoder if kind == "BlockAutoencoder" else AutoencoderKL
-    return architecture.from_pretrained(folder, use_safetensors=True)
 
 
 def vae_factor(vae: Any) -> int:
