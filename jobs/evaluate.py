@@ -224,11 +224,17 @@ def prompts(
     from gen.data.captions import labels_of
     from gen.data.captions import paraphrase as in_other_words
 
-    with (data / "manifest.csv").open(newline="", encoding="utf-8") as file:
+    manifest = data / "manifest.csv"
+    if not manifest.exists():
+        raise InvalidInput(f"data is {data}, which has no manifest.csv; name the folder with it")
+    with manifest.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     rows = [row for row in rows if population.holds(labels_of(row))]
     if not rows:
-        raise InvalidInput(f"{data} has no row of split {split!r} with {population.value}")
+        raise InvalidInput(
+            f"{data} has no row of split {split!r} with {population.value};"
+            " choose another split or population"
+        )
     rng = random.Random(seed)
     chosen = rows if n is None else [rng.choice(rows) for _ in range(n)]
     if out.exists():

@@ -15,7 +15,12 @@ _AGE = re.compile(r"\b(\d{1,3})-year-old\b", re.IGNORECASE)
 _DENIED = re.compile(r"\b(?:no|without)(?: evidence of)? ([^.,;:]+)", re.IGNORECASE)
 # the longest first, so that "pneumonia of viral origin" is not read as "pneumonia"
 _WORDS = sorted(
-    ((word, name) for table in (PHRASES, PARAPHRASES) for name in table for word in table[name]),
+    (
+        (word, name)
+        for table in (PHRASES, PARAPHRASES)
+        for name in table
+        for word in (name, *table[name])
+    ),
     key=lambda pair: -len(pair[0]),
 )
 

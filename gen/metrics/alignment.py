@@ -48,7 +48,13 @@ def train_judge(
     test: NDArray[np.float64],
     test_labels: NDArray[np.bool_],
 ) -> Judge:
-    """Fit on real `train` images and measure on real `test` images."""
+    """Fit on real `train` images and measure on real `test` images.
+
+    Raises:
+        InvalidInput: one of the classes is missing in either.
+    """
+    _check_classes("train_labels", train_labels)
+    _check_classes("test_labels", test_labels)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
     )
@@ -67,12 +73,8 @@ def auroc(
     Raises:
         InvalidInput: one of the classes is missing.
     """
+    _check_classes("labels", labels)
     positive, negative = scores[labels], scores[~labels]
-    if not len(positive) or not len(negative):
-        raise InvalidInput(
-            f"labels hold {len(positive)} positive and {len(negative)} negative images;"
-            " an AUROC needs both"
-        )
     rng = np.random.default_rng(seed)
     truth = np.repeat([True, False], [len(positive), len(negative)])
     draws = [
@@ -85,3 +87,12 @@ def auroc(
     low, high = np.quantile(draws, (0.025, 0.975))
     value = float(roc_auc_score(truth, np.concatenate([positive, negative])))
     return Estimate(value, float(low), float(high))
+
+
+def _check_classes(name: str, labels: NDArray[np.bool_]) -> None:
+    positive = int(np.sum(labels))
+    if positive in (0, len(labels)):
+        raise InvalidInput(
+            f"{name} hold {positive} positive and {len(labels) - positive} negative images, but an"
+            " AUROC needs both; add images of the missing class"
+        )

@@ -9,7 +9,6 @@ floor, the same distance between two sets of real images of disjoint patients, o
 from dataclasses import dataclass
 
 import numpy as np
-from cleanfid.fid import frechet_distance as gaussian_distance
 from numpy.typing import NDArray
 
 from gen.errors import InvalidInput
@@ -37,8 +36,19 @@ def frechet_distance(first: Features, second: Features) -> float:
             f"the features have the shapes {first.shape} and {second.shape}, but need at least two"
             " rows each and the same number of columns"
         )
-    moments = [(each.mean(0), np.cov(each, rowvar=False)) for each in (first, second)]
-    return float(gaussian_distance(*moments[0], *moments[1]))
+    shift = first.mean(0) - second.mean(0)
+    roots = [_covariance_root(each) for each in (first, second)]
+    spread = sum(np.square(root).sum() for root in roots)
+    # S = R'R for both, so the eigenvalues of S1 S2 are the squared singular values of R1 R2'
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return float(shift @ shift + spread - 2 * shared)
+
+
+def _covariance_root(features: Features) -> Features:
+    """Triangular R with R'R the covariance of features (N, D)."""
+    centred = features - features.mean(0)
+    root: Features = np.linalg.qr(centred, mode="r") / np.sqrt(len(features) - 1)
+    return root
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ def radial_spectrum(images: Tensor, num_bands: int = NUM_BANDS) -> NDArray[np.fl
 
     Returns:
         (N, num_bands) mean squared magnitude; pixels in [0, 1].
+
+    Raises:
+        InvalidInput: the images are no squares, or so small that a band holds no frequency.
     """
     if images.ndim != 4 or images.shape[-1] != images.shape[-2]:
         raise InvalidInput(f"images have the shape {tuple(images.shape)}, but must be (N, 1, S, S)")
@@ -34,6 +37,11 @@ def radial_spectrum(images: Tensor, num_bands: int = NUM_BANDS) -> NDArray[np.fl
     band[0, 0] = num_bands
     inside = band.clamp_max(num_bands).flatten()
     counts = torch.bincount(inside, minlength=num_bands + 1)[:num_bands]
+    if not counts.all():
+        raise InvalidInput(
+            f"images have {side} pixels a side, too few for {num_bands} bands; give more than"
+            f" {4 * num_bands} pixels or ask for fewer bands"
+        )
     powers = []
     for image in images[:, 0]:
         pixels = image.double() / 255

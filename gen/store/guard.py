@@ -26,7 +26,9 @@ TOKEN_FILES = frozenset({"vocab.json", "tokenizer.json", "added_tokens.json"})
 IGNORED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 
 TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast"})
-TRANSFORMERS = frozenset({"CLIPTextModel", "CLIPTextModelWithProjection", "BertModel"}) | TOKENIZERS
+VISION = frozenset({"Dinov2Model", "Dinov2WithRegistersModel", "ViTModel", "ViTMAEModel"})
+TEXT = frozenset({"CLIPTextModel", "CLIPTextModelWithProjection", "BertModel"})
+TRANSFORMERS = VISION | TEXT | TOKENIZERS
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -181,7 +183,12 @@ def _bare_part(folder: Path) -> Part:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelRefused(f"{folder} holds neither model_index.json nor config.json: not a model")
-    class_name = read_object(path).get("_class_name")
+    config = read_object(path)
+    class_name = config.get("_class_name")
+    if class_name is None and config.get("architectures"):
+        class_name = config["architectures"][0]
+        if class_name in VISION:
+            return Part("model", "transformers", class_name, folder)
     for library in ("diffusers", *(f"gen.models.{file.stem}" for file in own_modules())):
         if class_name in _classes_of(library):
             return Part("model", library, class_name, folder)
