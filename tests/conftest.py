@@ -1,14 +1,20 @@
-"""Tiny real components: a Stable-Diffusion-shaped model of a few channels."""
+"""Tiny real components and pictures that tests of several rooms share."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from gen.training.caption_tokenizer import train_tokenizer
+
+SIDE = 128
+FIELDS = ("file", "split", "findings", "view", "age", "sex", "patient_id", "width", "height")
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +66,29 @@ def tiny_folder(tiny_parts: dict[str, Any], tmp_path: Path) -> Path:
 
     TextToCXRPipeline(**tiny_parts).save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session")
+def radiographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training and four validation pictures: smooth noise, children and adults."""
+    folder = tmp_path_factory.mktemp("radiographs")
+    rng = np.random.default_rng(0)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        for i in range(10):
+            source = "kermany" if i % 2 else "nih"
+            name = f"images/{source}/{i}.png"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
+            coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / name)
+            row = {
+                "file": name,
+                "split": "train" if i < 6 else "val",
+                "findings": "pneumonia|viral" if i % 2 else "No Finding",
+                "patient_id": str(i),
+                "width": SIDE,
+                "height": SIDE,
+            }
+            writer.writerow(row)
+    return folder

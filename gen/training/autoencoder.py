@@ -199,7 +199,7 @@ def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
 
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
         target = crops(data.images, config.crop_size, config.batch_size, generator).to(device)
-        return _step(config, accelerator, generator_part, critic_part, target, number)
+        return _step(config, accelerator, generator_part, critic_part, target, number, generator)
 
     held_out = read_chest_xrays(config.data, "val", config.image_size)
     parts = {"vae": generator_part}
@@ -223,11 +223,14 @@ def _step(
     critic: Trained,
     target: Tensor,
     number: int,
+    generator: torch.Generator,
 ) -> dict[str, float]:
     adversarial = config.adversarial_weight > 0 and number >= config.adversarial_after
     with accelerator.autocast():
         posterior = accelerator.unwrap_model(vae.module).encode(target).latent_dist
-        image = accelerator.unwrap_model(vae.module).decode(posterior.sample()).sample.float()
+        image = (
+            accelerator.unwrap_model(vae.module).decode(posterior.sample(generator)).sample.float()
+        )
         distance = F.l1_loss(image, target)
         gradient = gradient_distance(image, target)
         kl = posterior.kl().mean()

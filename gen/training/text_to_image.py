@@ -16,7 +16,9 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from peft import LoraConfig
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +53,7 @@ class TextToImageConfig(LoopConfig):
     base_model: str | None = Field(None, description="Stable Diffusion folder or id to start from")
     autoencoder: Path | None = Field(None, description="Folder of the autoencoder, from scratch")
     text_encoder: str | None = Field(None, description="Model whose text encoder is swapped in")
-    image_size: int = Field(256, ge=32)
+    image_size: int = Field(256, ge=8)
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
     beta_start: float = Field(0.0015, gt=0)
     beta_end: float = Field(0.0205, gt=0)
@@ -166,16 +168,22 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
             " base_model, or as autoencoder the folder that `medphantom train autoencoder` wrote"
         )
     vae = load_autoencoder(config.autoencoder)
-    rng = random.Random(config.seed)
-    captions = [caption(labels, rng) for labels in data.labels for _ in range(20)]
-    tokenizer = train_tokenizer(
-        captions, config.output / "tokenizer", config.vocab_size, config.max_length
-    )
+    tokenizer = prepare_tokenizer(config, data.labels)
     size = config.image_size // vae_factor(vae)
     unet = build_unet(config, vae.config.latent_channels, size)
     return Networks(
         vae, unet, build_text_encoder(config, tokenizer), tokenizer, noise_schedule(config)
     )
+
+
+def prepare_tokenizer(config: TextToImageConfig, labels: list[Labels]) -> CLIPTokenizer:
+    """The run's tokenizer: the one it began with, or a new one learnt from captions."""
+    folder = config.output / "tokenizer"
+    if (folder / "tokenizer_config.json").exists():  # written last; training anew breaks ties anew
+        return CLIPTokenizer.from_pretrained(folder)
+    rng = random.Random(config.seed)
+    captions = [caption(each, rng) for each in labels for _ in range(20)]
+    return train_tokenizer(captions, folder, config.vocab_size, config.max_length)
 
 
 def vae_factor(vae: Any) -> int:
@@ -342,7 +350,8 @@ def save_model(networks: Networks, config: TextToImageConfig) -> Path:
     """Write the diffusers folder, or the adapter alone for LoRA."""
     folder = config.output / "model"
     if config.train == "lora":
-        networks.unet.save_lora_adapter(folder)
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(networks.unet))
+        StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=layers)
         return folder
     components = {
         "vae": networks.vae,
