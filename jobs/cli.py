@@ -37,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
     help="Synthetic medical images: generate them, train what makes them.\n\n"
     'Start with: medphantom generate "chest x-ray of a child with pneumonia"\n\n'
+    "What can be used as --model: medphantom models list\n\n"
     "Every image is synthetic and marked so; none is for diagnosis. "
     "Records are JSON lines on stdout, progress and messages are on stderr. "
     "Exit codes: 0 done, 1 failed, 2 wrong input or refused model.",
