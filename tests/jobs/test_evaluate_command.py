@@ -133,3 +133,26 @@ def test_what_is_missing_is_named(
     result = evaluate("fidelity", generated, "--data", real, *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_too_small_a_size_is_refused_rather_than_measured_as_nothing(
+    real: Path, generated: Path, encoder: Path
+) -> None:
+    options = ["--data", real, "--encoder", encoder, "--size", 64]
+    result = evaluate("fidelity", generated, *options)
+    assert result.exit_code == 2
+    assert "more than 64 pixels" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_folder_without_a_manifest_or_records_is_named(
+    real: Path, generated: Path, tmp_path: Path
+) -> None:
+    for arguments, missing in (
+        (["prompts", "--data", tmp_path, "--out", tmp_path / "p.csv"], "manifest.csv"),
+        (["alignment", tmp_path, "--data", real], "metadata.jsonl"),
+    ):
+        result = evaluate(*arguments)
+        assert result.exit_code == 2
+        assert missing in result.stderr
+        assert "Traceback" not in result.output

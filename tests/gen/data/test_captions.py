@@ -32,7 +32,10 @@ ADULTS = st.builds(
 )
 LABELS = st.one_of(CHILDREN, ADULTS)
 SEEDS = st.integers(0, 2**32)
-UNKNOWN = re.compile(r"\b(left|right|bilateral|mild|moderate|severe|small|large|acute)\b")
+UNKNOWN = re.compile(
+    r"\b(left|right|bilateral|unilateral|mild|moderate|severe|small|large|massive|acute)\b"
+)
+DENIAL = re.compile(r"\. (?:no evidence of|no|without) ([^.]+)\.?$")
 
 
 def broad(labels: Labels) -> set[str]:
@@ -94,5 +97,58 @@ def test_a_manifest_row_is_read(file: str, findings: str, expected: tuple[str, .
 
 @pytest.mark.parametrize("findings", ["Fracture", "", "Mass|Fracture"])
 def test_a_finding_without_words_is_never_taken_for_normal(findings: str) -> None:
-    with pytest.raises(InvalidInput, match="PHRASES"):
+    with pytest.raises(InvalidInput, match="PHRASES") as caught:
         labels_of({"file": "images/nih/a.png", "findings": findings})
+    assert ("Fracture has words" if findings else "none has words") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (
+            Labels((NORMAL,), view="PA", age=40, sex="F"),
+            "Posteroanterior chest X-ray of a female. Findings: no acute finding.",
+        ),
+        (
+            Labels(("COVID-19", "Pleural thickening"), view="AP", sex="M"),
+            "Anteroposterior chest X-ray of a male. Findings: COVID-19, pleural thickening.",
+        ),
+        (
+            Labels(("Viral pneumonia",), child=True),
+            "Frontal chest X-ray of a young child. Findings: viral pneumonia.",
+        ),
+    ],
+)
+def test_the_canonical_sentence_is_fixed(labels: Labels, sentence: str) -> None:
+    assert canonical(labels) == sentence
+
+
+@given(labels=LABELS, seed=SEEDS)
+def test_no_absent_finding_is_stated_and_no_present_one_denied(labels: Labels, seed: int) -> None:
+    present = {*labels.findings, *broad(labels)}
+    for write in (caption, in_other_words):
+        stated = write(labels, random.Random(seed)).lower()
+        denial = DENIAL.search(stated)
+        if denial:
+            stated = stated[: denial.start()]
+            assert denial[1] in {PHRASES[name][0].lower() for name in set(PHRASES) - present}
+        for words in phrases_of(present):
+            stated = stated.replace(words, "")
+        assert not [words for words in phrases_of(set(PHRASES) - present) if words in stated]
+
+
+def phrases_of(names: set[str]) -> list[str]:
+    """All ways to say the findings, the longest first."""
+    said = [(name, *PHRASES[name], *PARAPHRASES.get(name, ())) for name in names]
+    return sorted({words.lower() for group in said for words in group}, key=len, reverse=True)
+
+
+@given(name=st.sampled_from(sorted(PARAPHRASES)), seed=SEEDS)
+def test_a_paraphrase_says_what_captions_never_do(name: str, seed: int) -> None:
+    labels = Labels((name,), child=True)
+    held_out = [words.lower() for group in PARAPHRASES.values() for words in group]
+    other, usual = (
+        write(labels, random.Random(seed)).lower() for write in (in_other_words, caption)
+    )
+    assert any(words in other for words in held_out)
+    assert not any(words in usual for words in held_out)

@@ -1,5 +1,7 @@
 """Fitting keeps aspect and sides."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,33 +11,47 @@ from gen.data.transforms import fit
 from gen.errors import InvalidInput
 
 
-def disc(height: int, width: int, radius: float) -> np.ndarray:
-    """A bright disc in the middle."""
+def ellipse(height: int, width: int, tall: float, wide: float) -> np.ndarray:
+    """A bright ellipse with these half axes in the middle, its edge a few pixels soft."""
     y, x = np.mgrid[:height, :width]
-    return ((y - height / 2 + 0.5) ** 2 + (x - width / 2 + 0.5) ** 2 <= radius**2).astype(float)
+    radius = np.hypot((y - height / 2 + 0.5) / tall, (x - width / 2 + 0.5) / wide)
+    return 1 / (1 + np.exp((radius - 1) * 25))
 
 
-def extents(picture: np.ndarray) -> tuple[int, int]:
-    """Height and width of what is bright."""
-    bright = picture > 0.5
-    return int(bright.any(1).sum()), int(bright.any(0).sum())
+def half_axes(picture: np.ndarray) -> tuple[float, float]:
+    """Vertical and horizontal half axis of a bright ellipse: twice the deviation of its mass."""
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    mass = picture / picture.sum()
+    tall, wide = (np.sqrt((mass * (each - (mass * each).sum()) ** 2).sum()) for each in (y, x))
+    return 2 * tall, 2 * wide
 
 
 @given(height=st.integers(40, 120), width=st.integers(40, 120))
 def test_a_disc_stays_round_and_fills_what_is_asked(height: int, width: int) -> None:
-    picture = disc(height, width, 15)
+    picture = ellipse(height, width, 12, 12)
+    (radius, _) = half_axes(picture)
     for mode, side in (("crop", min(height, width)), ("pad", max(height, width))):
         fitted = fit(picture, 64, mode=mode)
         assert fitted.shape == (64, 64)
-        tall, wide = extents(fitted)
-        assert abs(tall - wide) <= 2
-        assert tall == pytest.approx(30 * 64 / side, abs=2)
+        assert half_axes(fitted) == pytest.approx([radius * 64 / side] * 2, rel=0.03)
 
 
-def test_a_squashed_picture_gets_its_aspect_back() -> None:
-    squashed = np.array(disc(100, 100, 30))
-    tall, wide = extents(fit(squashed, 128, orig_size=(100, 200), mode="pad"))
-    assert wide == pytest.approx(2 * tall, abs=3)
+@pytest.mark.parametrize(("mode", "side"), [("crop", 100), ("pad", 200)])
+def test_a_circle_squashed_before_it_was_stored_is_round_again(
+    mode: Literal["crop", "pad"], side: int
+) -> None:
+    stored = ellipse(100, 100, 30, 15)
+    radius, _ = half_axes(stored)
+    fitted = fit(stored, 128, orig_size=(100, 200), mode=mode)
+    assert half_axes(fitted) == pytest.approx([radius * 128 / side] * 2, rel=0.02)
+
+
+def test_crop_cuts_the_ends_and_pad_keeps_them_between_black() -> None:
+    bright = np.ones((40, 80))
+    assert fit(bright, 32).min() == 1
+    padded = fit(bright, 32, mode="pad")
+    assert padded[8:24].min() == 1
+    assert padded[:8].max() == padded[24:].max() == 0
 
 
 def test_left_stays_left_and_values_stay_in_range() -> None:
@@ -62,3 +78,16 @@ def test_what_is_no_picture_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         fit(np.zeros(shape), size, orig)
+
+
+def test_above_stays_above() -> None:
+    picture = np.zeros((80, 50))
+    picture[:40] = 1
+    fitted = fit(picture, 32, mode="pad")
+    assert fitted[:12, 10:20].min() > 0.9
+    assert fitted[-12:].max() < 0.1
+
+
+def test_a_square_of_the_right_size_is_left_alone() -> None:
+    picture = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    assert np.array_equal(fit(picture, 32), picture)

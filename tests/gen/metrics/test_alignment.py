@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from gen.errors import InvalidInput
 from gen.metrics.alignment import auroc, describe, train_judge
@@ -40,3 +43,42 @@ def test_a_judge_sees_features_and_the_coarse_picture() -> None:
     seen = describe(images, lambda batch: batch.mean(dim=(2, 3)))
     assert seen.shape == (2, 1 + 24 * 24)
     assert np.allclose(seen, 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    positive=st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    negative=st.lists(st.integers(0, 5), min_size=1, max_size=12),
+    seed=st.integers(0, 99),
+)
+def test_the_area_counts_ties_as_half_in_any_order(
+    positive: list[int], negative: list[int], seed: int
+) -> None:
+    pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+    scores = np.array([*positive, *negative], float)
+    labels = np.arange(len(scores)) < len(positive)
+    order = np.random.default_rng(seed).permutation(len(scores))
+    area = auroc(scores[order], labels[order], num_resamples=10)
+    assert area.value == pytest.approx(np.mean(pairs))
+    assert area.value == pytest.approx(roc_auc_score(labels, scores))
+    assert 0 <= area.low <= area.high <= 1
+
+
+def test_the_interval_narrows_with_more_images_around_the_value() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (40, 1000):
+        labels = np.arange(count) % 2 == 0
+        area = auroc(rng.normal(size=count) + labels, labels)
+        assert area.low < area.value < area.high
+        widths.append(area.high - area.low)
+    assert widths[1] < widths[0] / 2
+
+
+@pytest.mark.parametrize(("lacking", "count"), [("train", 120), ("test", 120), ("train", 0)])
+def test_a_judge_needs_both_classes_of_real_images(lacking: str, count: int) -> None:
+    described, labels = clouds(1, 0)
+    sets = {"train": (described, labels), "test": (described, labels)}
+    sets[lacking] = (described[:count], np.ones(count, bool))
+    with pytest.raises(InvalidInput, match=f"{lacking}_labels hold {count} positive and 0 neg"):
+        train_judge(*sets["train"], *sets["test"])

@@ -28,10 +28,18 @@ def test_a_transformers_encoder_works_too(tmp_path: Path) -> None:
     config = Dinov2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
     )
-    Dinov2Model(config).save_pretrained(tmp_path / "vit")
-    features = features_of(IMAGES, load_encoder(tmp_path / "vit"))
-    assert features.shape == (5, 16)
-    assert features.std(0).max() > 0
+    network = Dinov2Model(config).eval()
+    network.save_pretrained(tmp_path / "vit")
+    images = IMAGES[..., :28, :28]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    shown = torch.cat(
+        [(images.float() / 255 - m) / s for m, s in zip(mean, std, strict=True)], dim=1
+    )
+    with torch.no_grad():
+        expected = network(shown).pooler_output.numpy()
+    encoder = load_encoder(tmp_path / "vit")
+    assert np.allclose(features_of(images, encoder), expected, atol=1e-5)
+    assert features_of(IMAGES, encoder).shape == (5, 16)
 
 
 def test_a_pipeline_is_no_encoder(tiny_folder: Path) -> None:
@@ -56,3 +64,14 @@ def test_a_damaged_picture_costs_only_itself(tmp_path: Path) -> None:
     assert "b.png" in errors[0]
     with pytest.raises(InvalidInput, match="none of 1"):
         read_pictures([tmp_path / "b.png"], 32)
+
+
+def test_pictures_are_read_in_order_and_counted(tmp_path: Path) -> None:
+    for level in (10, 200):
+        picture = np.full((64, 64), level, np.uint8)
+        picture[0, 0] = 255
+        Image.fromarray(picture).save(tmp_path / f"{level}.png")
+    counts: list[int] = []
+    images, errors = read_pictures(pictures_in(tmp_path), 64, counts.append)
+    assert (images[:, 0, 32, 32].tolist(), images.dtype) == ([10, 200], torch.uint8)
+    assert (errors, counts) == ([], [1, 1])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.linalg import sqrtm
 
 from gen.errors import InvalidInput
 from gen.metrics.frechet import against_floor, disjoint_halves, frechet_distance
@@ -62,3 +63,37 @@ def test_too_few_images_or_patients_are_refused(rows: int, patients: int) -> Non
 def test_sets_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidInput, match="columns"):
         frechet_distance(np.zeros((5, 2)), np.zeros((5, 3)))
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(6, 30), columns=st.integers(1, 5))
+def test_any_two_sets_have_the_distance_of_their_gaussians(
+    seed: int, rows: int, columns: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (
+        rng.normal(size=(count, columns)) @ rng.normal(size=(columns, columns))
+        for count in (rows, rows + 7)
+    )
+    spreads = [np.atleast_2d(np.cov(each, rowvar=False)) for each in (first, second)]
+    expected = np.sum((first.mean(0) - second.mean(0)) ** 2) + np.trace(
+        spreads[0] + spreads[1] - 2 * sqrtm(spreads[0] @ spreads[1]).real
+    )
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert frechet_distance(second, first) == pytest.approx(frechet_distance(first, second))
+
+
+def test_fewer_images_than_dimensions_still_have_a_distance() -> None:
+    few = np.random.default_rng(0).normal(size=(5, 40))
+    shift = np.arange(40) / 10
+    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(few, few + shift) == pytest.approx(shift @ shift)
+
+
+def test_the_floor_is_the_real_sets_own_whatever_was_generated() -> None:
+    rng = np.random.default_rng(0)
+    real, made = rng.normal(size=(2, 60, 3))
+    patients = [str(i) for i in range(60)]
+    near, far = (against_floor(made + shift, real, patients) for shift in (0, 9))
+    assert near.floor == far.floor
+    assert near.size == 30
+    assert against_floor(made[:12], real, patients).size == 12

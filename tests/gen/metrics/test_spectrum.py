@@ -53,3 +53,33 @@ def test_power_is_the_square_of_contrast() -> None:
 def test_pictures_that_are_not_square_are_refused() -> None:
     with pytest.raises(InvalidInput, match="must be"):
         radial_spectrum(torch.zeros(1, 1, 4, 6))
+
+
+def test_a_diagonal_wave_lies_at_its_radius() -> None:
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    wave = torch.sin(2 * torch.pi * (12 * y + 9 * x) / SIDE)[None]
+    assert radial_spectrum(as_pictures(wave))[0].argmax() == int(15 / (SIDE / 4) * NUM_BANDS)
+
+
+def test_brightness_is_no_detail() -> None:
+    flat = torch.full((1, 1, SIDE, SIDE), 200, dtype=torch.uint8)
+    assert radial_spectrum(flat) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_power_of_white_noise_is_its_variance_times_the_windows_energy() -> None:
+    deviation = 0.3 * 100 / 255
+    energy = np.square(np.hanning(SIDE)).sum() ** 2
+    spectrum = radial_spectrum(as_pictures(noise(0.3))).mean(0)
+    assert spectrum[2:].mean() == pytest.approx(deviation**2 * energy, rel=0.05)
+
+
+def test_a_set_has_as_much_detail_as_itself() -> None:
+    pictures = as_pictures(noise(0.3))
+    assert band_ratios(pictures, pictures) == [1] * NUM_BANDS
+
+
+def test_pictures_too_small_for_the_bands_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="more than 64 pixels"):
+        radial_spectrum(torch.zeros(1, 1, 64, 64))
+    for side in range(65, 72):
+        assert np.isfinite(radial_spectrum(torch.zeros(1, 1, side, side))).all()
