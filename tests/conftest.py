@@ -16,6 +16,8 @@ from gen.training.caption_tokenizer import train_tokenizer
 SIDE = 128
 FIELDS = ("file", "split", "findings", "view", "age", "sex", "patient_id", "width", "height")
 
+torch.set_num_threads(1)  # tiny networks are slower on more, and tests run beside others
+
 
 @pytest.fixture(scope="session")
 def tiny_parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
