@@ -98,11 +98,12 @@ def evaluate_alignment(
             described["b"][index[1]],
             truth[1][index[1]],
         )
-        scores = trained.score(seen[index[2]])
+        scores, wanted = trained.score(seen[index[2]]), truth[2][index[2]]
+        both = 0 < wanted.sum() < len(wanted)
         return {
-            "generated": asdict(auroc(scores, truth[2][index[2]])),
+            "generated": asdict(auroc(scores, wanted)) if both else None,
             "real": asdict(trained.real_auroc),
-            "num_generated": int(index[2].sum()),
+            "num_generated": len(wanted),
         }
 
     labels = (train.labels, test.labels, asked)
@@ -199,7 +200,8 @@ def alignment(
     """Whether generated images show what their prompts asked for.
 
     Classifiers trained on the real `train` images judge; their AUROC on real images of the split
-    stands beside their AUROC on generated ones. High figures say that the prompt is followed, not
+    stands beside their AUROC on generated ones, which is null if the prompts asked for one class
+    only. High figures say that the prompt is followed, not
     that the images are good: look at them, and at `evaluate fidelity`.
     """
     figures = evaluate_alignment(images, data, encoder, split, size)

@@ -4,6 +4,8 @@ Names in a model's files are only compared with a list; what is imported and cal
 """
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +67,15 @@ def _load(part: Part, dtype: torch.dtype) -> Any:
     if not part.has_weights:
         return _load_plain(cls, part)
     try:
-        network, info = cls.from_pretrained(
-            str(part.folder),
-            local_files_only=True,
-            use_safetensors=True,
-            variant=part.variant,
-            dtype=dtype,
-            output_loading_info=True,
-        )
+        with _without_bars():
+            network, info = cls.from_pretrained(
+                str(part.folder),
+                local_files_only=True,
+                use_safetensors=True,
+                variant=part.variant,
+                dtype=dtype,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise ModelRefused(f"{part.folder} cannot be loaded: {error}") from error
     # both libraries fill what is missing with random numbers and only log it
@@ -83,6 +86,20 @@ def _load(part: Part, dtype: torch.dtype) -> Any:
             f"{lacking[0]}; fetch or save the model again"
         )
     return network.eval()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep both libraries from drawing on stderr, which belongs to the program that loads."""
+    loggings = (diffusers.utils.logging, transformers.utils.logging)
+    active = [each for each in loggings if each.is_progress_bar_enabled()]
+    for logging in active:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in active:
+            logging.enable_progress_bar()
 
 
 def _load_plain(cls: Any, part: Part) -> Any:

@@ -1,7 +1,7 @@
 """Train an autoencoder (Rombach et al. 2022, section 3.1) on one-channel images.
 
 Loss: L1 + gradient L1 + weighted KL, and what puts back the detail that distances blur away: the
-magnitudes of local spectra, and from `adversarial_after` on a hinge patch-GAN term. The latent
+radial power spectrum, and from `adversarial_after` on a hinge patch-GAN term. The latent
 scale 1/std is measured on the training set at the end and stored in the model's config.
 
 With `train: decoder` the encoder and so the latents stay as they are in `base_model`: diffusion
@@ -134,18 +134,29 @@ def gradient_distance(image: Tensor, target: Tensor) -> Tensor:
 
 
 def spectral_distance(image: Tensor, target: Tensor, side: int = 32) -> Tensor:
-    """Mean relative difference of the magnitudes of local spectra, every frequency alike.
+    """Mean absolute log ratio of the radial power spectra (Durall et al. 2020, equation 9).
 
-    Windows of `side` pixels, half overlapping, under a Hann window. Magnitudes say how much
-    detail there is, not where: a blurred image cannot satisfy them, an invented one can.
+    Each image's spectrum is the mean over windows of `side` pixels, half overlapping, under a Hann
+    window. Power says how much detail of each size there is, not where: a blurred image cannot
+    satisfy it, an invented one can. 5 % of the batch's mean power keeps empty images finite.
     """
     window = torch.hann_window(side, device=image.device)
-    magnitudes = []
-    for each in (image, target):
-        tiles = each.unfold(2, side, side // 2).unfold(3, side, side // 2)
-        magnitudes.append(torch.fft.rfft2(tiles * window[:, None] * window[None]).abs())
-    typical = magnitudes[1].mean(dim=(0, 1, 2, 3)) + 1e-4
-    return ((magnitudes[0] - magnitudes[1]).abs() / typical).mean()
+    frequencies = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
+    band = (torch.hypot(frequencies[0][:, None], frequencies[1]) * side).round().long()
+    band = band.clamp_max(side // 2).flatten().to(image.device)
+    counts = torch.bincount(band)
+
+    def power(images: Tensor) -> Tensor:
+        tiles = images.unfold(2, side, side // 2).unfold(3, side, side // 2)
+        tiles = tiles - tiles.mean(dim=(-2, -1), keepdim=True)
+        squares = torch.fft.rfft2(tiles * window[:, None] * window[None]).abs().square()
+        mean = squares.mean(dim=(1, 2, 3)).flatten(1)
+        sums = mean.new_zeros(len(mean), len(counts)).index_add(1, band, mean)
+        return sums[:, 1:] / counts[1:]
+
+    wanted = power(target)
+    floor = 0.05 * wanted.mean(0) + 1e-8
+    return ((power(image) + floor) / (wanted + floor)).log().abs().mean()
 
 
 def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:

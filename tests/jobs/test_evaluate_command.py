@@ -106,6 +106,19 @@ def test_alignment_says_whether_prompts_were_followed(
     assert figures["pneumonia_vs_normal_children"]["num_generated"] == 12
 
 
+def test_alignment_leaves_out_what_the_prompts_did_not_ask(
+    real: Path, generated: Path, encoder: Path, tmp_path: Path
+) -> None:
+    rows = (generated / "metadata.jsonl").read_text().splitlines()[:12]  # both kinds of children
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes((generated / f"{i}.png").read_bytes())
+    result = evaluate("alignment", tmp_path, "--data", real, "--encoder", encoder, "--size", 96)
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["adult_vs_child"]["generated"] is None
+    assert figures["pneumonia_vs_normal_children"]["generated"]["value"] > 0.95
+
+
 @pytest.mark.parametrize("words", [[], ["--paraphrase"]])
 def test_prompts_are_written_for_generate(real: Path, tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "p.csv"
