@@ -52,14 +52,18 @@ def evaluate_fidelity(
 ) -> dict[str, Any]:
     """Fréchet distance beside its floor, and the spectrum's ratios, of a folder of images."""
     from gen.metrics.features import features_of, load_encoder
-    from gen.metrics.frechet import against_floor
+    from gen.metrics.frechet import frechet_distance
+    from gen.metrics.intervals import against_floor
     from gen.metrics.spectrum import band_ratios
 
     generated, _, errors = read_generated(images, population, size)
     real = keep(read_real(data, split, size), population)
     encoder = load_encoder(encoder_id)
     compared = against_floor(
-        features_of(generated, encoder), features_of(real.images, encoder), patients_of(real)
+        frechet_distance,
+        features_of(generated, encoder),
+        features_of(real.images, encoder),
+        patients_of(real),
     )
     return {
         "encoder": encoder_id,
@@ -258,7 +262,8 @@ def _show_fidelity(figures: dict[str, Any]) -> None:
         table.add_row(
             f"Fréchet {name}", f"{each['value']:.3f}  [{each['low']:.3f}, {each['high']:.3f}]"
         )
-    table.add_row("ratio to the floor", f"{frechet['ratio']:.2f}  (sets of {frechet['size']})")
+    times = "none, it is zero" if frechet["ratio"] is None else f"{frechet['ratio']:.2f}"
+    table.add_row("ratio to the floor", f"{times}  (sets of {frechet['size']})")
     for i, ratio in enumerate(bands):
         edge = 0.5 * (i + 1) / len(bands)
         table.add_row(f"power up to {edge:.2f} Nyquist", f"{ratio:.2f}  {'#' * round(20 * ratio)}")

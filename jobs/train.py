@@ -121,3 +121,11 @@ def ssl_encoder(config: ConfigFile, changes: Set = None) -> None:
     from gen.training.ssl_encoder import SSLEncoderConfig, train_ssl_encoder
 
     _train(train_ssl_encoder, read_config(config, SSLEncoderConfig, changes or ()))
+
+
+@commands.command("finding-classifier")
+def finding_classifier(config: ConfigFile, changes: Set = None) -> None:
+    """Train a classifier of findings, view, sex and age: the judge of generated images."""
+    from gen.training.finding_classifier import FindingClassifierConfig, train_finding_classifier
+
+    _train(train_finding_classifier, read_config(config, FindingClassifierConfig, changes or ()))

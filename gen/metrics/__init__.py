@@ -1,1 +1,13 @@
-"""Measures of synthetic sets against real ones: features, distances, spectra, classifiers."""
+"""Measures of synthetic sets against real ones.
+
+features.py     images to features, by any encoder of the model store
+intervals.py    figures with intervals, beside the floor of real images
+frechet.py, kernel.py, prdc.py  distances and supports of two sets of features
+fidelity.py     several of them at once, for groups and the gaps between them
+groups.py       groups by finding, view, sex and age
+diversity.py    how unlike each other the images of one group are
+spectrum.py     how much detail of each size they hold
+alignment.py    whether classifiers see what prompts asked for
+image_text.py   whether a model of images and texts does
+sensitivity.py  known harms, and which figure answers to them
+"""

@@ -1,14 +1,22 @@
 """Does an image show what was asked? A classifier trained on real images judges.
 
-The classifier is a logistic regression on features of the embedded encoder and a coarse image, so
-it trains in seconds and its own error on real test images is measured beside what it says.
+Either a logistic regression on features of the embedded encoder and a coarse image, which trains
+in seconds, or a `gen.models.cxr_classifier.CXRClassifier`, which knows each finding, view, sex and
+age. The judge's own error on real images stands beside what it says of generated ones.
+
+Findings, view, sex and age are judged among children and among adults apart: every judge tells a
+child from an adult, and would seem right about pneumonia by age alone.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -16,9 +24,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen.data.captions import PARAPHRASES, PHRASES, Labels
 from gen.errors import InvalidInput
 from gen.metrics.features import Encoder, features_of
-from gen.metrics.frechet import Estimate
+from gen.metrics.intervals import Estimate
+from gen.models.cxr_classifier import CXRClassifier, statement_table
+from gen.store.loading import load_components
 
 COARSE_SIDE = 24
 
@@ -87,6 +98,165 @@ def auroc(
     low, high = np.quantile(draws, (0.025, 0.975))
     value = float(roc_auc_score(truth, np.concatenate([positive, negative])))
     return Estimate(value, float(low), float(high))
+
+
+def load_classifier(model_id: str | Path, device: str = "cpu") -> CXRClassifier:
+    """A trained classifier by its id or folder; `features_of(images, it.probabilities)` asks it.
+
+    Raises:
+        InvalidInput: the model is no classifier.
+        ModelRefused: see `gen.store.loading.load_components`.
+    """
+    network = load_components(model_id).get("model")
+    if not isinstance(network, CXRClassifier):
+        raise InvalidInput(
+            f"classifier is {str(model_id)!r}, but must be a CXRClassifier; make one with"
+            " `medphantom train finding-classifier`"
+        )
+    return network.to(device).eval()
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well one output tells images that shall show it from images that shall not.
+
+    `among` is "everyone", "children" or "adults"; `auroc` is None if one of the two is missing.
+    """
+
+    output: str
+    among: str
+    num_shown: int
+    num_not_shown: int
+    auroc: Estimate | None
+
+
+def separations(
+    probabilities: NDArray[np.floating], labels: Sequence[Labels], outputs: Sequence[str]
+) -> list[Separation]:
+    """Every output's separation of images by what their labels, or their prompts, say.
+
+    Args:
+        probabilities: (N, K), the classifier's of each image.
+        labels: N of real images, or of prompts by `gen.data.prompt_labels.labels_in`. An image
+            whose labels do not speak of an output is not counted there.
+        outputs: the K names; an output nobody speaks of is left out.
+    """
+    stated = statement_table(labels, outputs)
+    found = []
+    for column, output in enumerate(outputs):
+        everyone = {"everyone": np.ones(len(labels), bool)}
+        for among, member in (everyone if output == "child" else _by_age(labels)).items():
+            known = member & ~np.isnan(stated[:, column])
+            if known.any():
+                shown = stated[known, column] == 1
+                found.append(_separation(output, among, probabilities[known, column], shown))
+    return found
+
+
+def _by_age(labels: Sequence[Labels]) -> dict[str, NDArray[np.bool_]]:
+    children = np.array([each.child for each in labels], bool)
+    return {"children": children, "adults": ~children}
+
+
+def _separation(
+    output: str, among: str, scores: NDArray[np.floating], shown: NDArray[np.bool_]
+) -> Separation:
+    num_shown = int(shown.sum())
+    area = auroc(scores, shown) if 0 < num_shown < len(shown) else None
+    return Separation(output, among, num_shown, len(shown) - num_shown, area)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One output on generated images by their prompts, and on real ones by their labels."""
+
+    generated: Separation
+    real: Separation | None
+
+
+def beside_real(generated: Sequence[Separation], real: Sequence[Separation]) -> list[Asked]:
+    """Pair separations of generated images with the classifier's own on real images."""
+    own = {(each.output, each.among): each for each in real}
+    return [Asked(each, own.get((each.output, each.among))) for each in generated]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """`mean_rank` (R, C) of output `columns[j]` among `num_asked[i]` images asked for `rows[i]`.
+
+    0.5 is what images in general rank, 1 higher than all. A finding that is drawn as another
+    ranks high in the other's column; one that nobody asked for has no row.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    num_asked: tuple[int, ...]
+    mean_rank: NDArray[np.float64]
+
+
+def confusion(
+    probabilities: NDArray[np.floating], labels: Sequence[Labels], outputs: Sequence[str]
+) -> Confusion:
+    """How high images (N, K) rank in each finding, by the finding they were asked for.
+
+    Ranks and not probabilities, since those of rare findings are low whatever is shown; among
+    children and among adults apart.
+    """
+    columns = [i for i, name in enumerate(outputs) if name in PHRASES]
+    names = tuple(outputs[i] for i in columns)
+    ranks = np.empty((len(labels), len(columns)))
+    for member in _by_age(labels).values():
+        scores = probabilities[member][:, columns]
+        ranks[member] = (rankdata(scores, axis=0) - 0.5) / max(1, len(scores))
+    asked = {name: [name in each.findings for each in labels] for name in names}
+    rows = tuple(name for name in names if any(asked[name]))
+    means = [ranks[np.array(asked[name])].mean(0) for name in rows]
+    counts = tuple(sum(asked[name]) for name in rows)
+    return Confusion(rows, names, counts, np.array(means).reshape(len(rows), len(names)))
+
+
+def phrasings(
+    probabilities: NDArray[np.floating],
+    prompts: Sequence[str],
+    labels: Sequence[Labels],
+    outputs: Sequence[str],
+) -> dict[str, list[Separation]]:
+    """Which wording of a finding is followed: each phrase's images against those not asked.
+
+    Args:
+        probabilities: (N, K).
+        prompts: N, searched for the words of `gen.data.captions`.
+        labels: N, what the prompts ask for.
+        outputs: the K names.
+
+    Returns:
+        By phrase, the separation of its finding among children, among adults, or both.
+    """
+    stated = statement_table(labels, outputs)
+    found: dict[str, list[Separation]] = {}
+    for column, output in enumerate(outputs):
+        used = [
+            phrase_in(prompt, output) if output in each.findings else None
+            for prompt, each in zip(prompts, labels, strict=True)
+        ]
+        for phrase in sorted({each for each in used if each is not None}):
+            said = np.array([each == phrase for each in used])
+            for among, member in _by_age(labels).items():
+                if not (said & member).any():
+                    continue
+                compared = member & (said | (stated[:, column] == 0))
+                row = _separation(output, among, probabilities[compared, column], said[compared])
+                found.setdefault(phrase, []).append(row)
+    return found
+
+
+def phrase_in(prompt: str, finding: str) -> str | None:
+    """The longest wording of a finding in a prompt, in lower case; None if it holds none known."""
+    words = (finding, *PHRASES[finding], *PARAPHRASES.get(finding, ()))
+    for phrase in sorted({word.lower() for word in words}, key=len, reverse=True):
+        if re.search(rf"\b{re.escape(phrase)}\b", prompt, re.IGNORECASE):
+            return phrase
+    return None
 
 
 def _check_classes(name: str, labels: NDArray[np.bool_]) -> None:

@@ -28,7 +28,8 @@ IGNORED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_en
 TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast", "BertTokenizer", "BertTokenizerFast"})
 VISION = frozenset({"Dinov2Model", "Dinov2WithRegistersModel", "ViTModel", "ViTMAEModel"})
 TEXT = frozenset({"CLIPTextModel", "CLIPTextModelWithProjection", "BertModel"})
-TRANSFORMERS = VISION | TEXT | TOKENIZERS
+IMAGE_TEXT = frozenset({"CLIPModel"})
+TRANSFORMERS = VISION | TEXT | IMAGE_TEXT | TOKENIZERS
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -159,9 +160,12 @@ def content_sha256(path: Path, card: Card | None = None) -> str:
 
 
 def _parts(folder: Path) -> Iterator[Part]:
-    """Name the components of a pipeline folder, or the one of a bare component's folder."""
+    """Name the components of a pipeline folder, or those of a bare network's folder."""
     if not (folder / "model_index.json").is_file():
-        yield _bare_part(folder)
+        part = _bare_part(folder)
+        yield part
+        if part.class_name in IMAGE_TEXT:
+            yield Part("tokenizer", "transformers", "CLIPTokenizer", folder)
         return
     index = read_object(folder / "model_index.json")
     _check_pipeline_class(index.get("_class_name"), folder)
@@ -187,7 +191,7 @@ def _bare_part(folder: Path) -> Part:
     class_name = config.get("_class_name")
     if class_name is None and config.get("architectures"):
         class_name = config["architectures"][0]
-        if class_name in VISION:
+        if class_name in VISION | IMAGE_TEXT:
             return Part("model", "transformers", class_name, folder)
     for library in ("diffusers", *(f"gen.models.{file.stem}" for file in own_modules())):
         if class_name in _classes_of(library):

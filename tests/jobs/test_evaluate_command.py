@@ -88,7 +88,7 @@ def test_fidelity_gives_distance_floor_and_spectrum(
     figures = json.loads(result.stdout.splitlines()[-1])
     assert figures == json.loads((tmp_path / "f.json").read_text())
     assert (figures["num_generated"], figures["num_real"]) == (12, 16)
-    assert figures["frechet"]["size"] == 8
+    assert figures["frechet"]["size"] == 6
     floor, distance = figures["frechet"]["floor"]["value"], figures["frechet"]["distance"]["value"]
     assert figures["frechet"]["ratio"] == pytest.approx(distance / floor)
     assert figures["spectrum_ratio"] == pytest.approx([1] * 16, rel=0.5)

@@ -62,6 +62,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, change: str, messag
         ("autoencoder", "cxr-mini-decoder"),
         ("text-to-image", "cxr-mini"),
         ("ssl-encoder", "cxr-encoder-mini"),
+        ("finding-classifier", "cxr-classifier-mini"),
     ],
 )
 def test_the_embedded_models_recipes_are_valid(recipe: str, name: str, tmp_path: Path) -> None:
