@@ -92,7 +92,9 @@ def test_everybody_gets_in_company_what_they_get_alone(
                 tickets[i].result()
         else:
             alone = run(sampling(request), networks)
-            assert (tickets[i].result() - alone).abs().max() <= TOLERANCE
+            # an untrained network lets latents grow to tens, and float32 rounds relatively
+            size = alone.abs().max().clamp_min(1)
+            assert (tickets[i].result() - alone).abs().max() <= TOLERANCE * size
 
 
 def counting(num_calls: int, rows: int = 1) -> Process[int]:
