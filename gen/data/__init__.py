@@ -12,5 +12,7 @@ In reading order:
     atomic.py          files that appear whole or not at all
     manifest.py        manifest.csv in, metadata.jsonl out
     captions.py        labels to sentences
+    prompt_labels.py   sentences to labels
+    collection.py      images of any origin as one list
     transforms.py      squares without squashing
 """

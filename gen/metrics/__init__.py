@@ -1,6 +1,7 @@
 """Measures of synthetic sets against real ones.
 
-features.py     images to features, by any encoder of the model store
+encoders.py, features.py  images to features, by any encoder of the model store
+feature_cache.py  features of a data set, computed once
 intervals.py    figures with intervals, beside the floor of real images
 frechet.py, kernel.py, prdc.py  distances and supports of two sets of features
 fidelity.py     several of them at once, for groups and the gaps between them
