@@ -120,7 +120,8 @@ def load_classifier(model_id: str | Path, device: str = "cpu") -> CXRClassifier:
 class Separation:
     """How well one output tells images that shall show it from images that shall not.
 
-    `among` is "everyone", "children" or "adults"; `auroc` is None if one of the two is missing.
+    `among` is "everyone", "children" or "adults"; `auroc` is None if one of the two is missing. Its
+    interval resamples within each, so it says too little where one of them has a few images only.
     """
 
     output: str

@@ -28,10 +28,6 @@ from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimiz
 from gen.training.pictures import save_grid
 from gen.training.ssl_encoder import SSLEncoderConfig, draw_view
 
-# Positives counted as this many: a dozen images drawn ten times as often are learnt by heart, with
-# the sex and the age of whom they show.
-FEWEST = 100
-
 
 class FindingClassifierConfig(LoopConfig):
     """Config of `medphantom train finding-classifier`."""
@@ -65,7 +61,7 @@ def masked_loss(log_odds: Tensor, stated: Tensor, positive_weight: Tensor) -> Te
 
 def draw_weights(stated: Tensor) -> Tensor:
     """How often each row (N,) is drawn: as one over the root of its rarest positive's number."""
-    counts = (stated == 1).sum(0).clamp(min=FEWEST).float()
+    counts = (stated == 1).sum(0).clamp(min=1).float()
     rarest = torch.where(stated == 1, counts, float("inf")).amin(1)
     # a row without a positive is as common as rows can be
     return rarest.clamp(max=len(stated)).rsqrt()
