@@ -62,7 +62,7 @@ def similarity(templates: Sequence[Tensor], details: Tensor) -> Tensor:
         details: (N, K, S, S), K to compare each with.
 
     Returns:
-        (N, K) in [-1, 1]; 1 is the same structure, and 0 is returned for flat images.
+        (N, K) in [-1, 1]; 1 is the same structure, and a flat image is about 0 to all.
     """
     side = details.shape[-1]
     spectrum = torch.fft.rfft2(details)[:, :, None]

@@ -1,0 +1,86 @@
+"""A threshold keeps its false-alarm rate, and only strangers set it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gen.errors import InvalidInput
+from gen.metrics.calibration import calibrate, conformal_quantile, flag, rate_of
+from gen.metrics.copies import Matches
+
+
+def matches(scores: np.ndarray) -> Matches:
+    return Matches(scores, np.zeros(len(scores), np.intp))
+
+
+def test_the_threshold_is_the_rank_that_conformal_prediction_gives() -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 200.0))
+    assert conformal_quantile(scores, 0.01) == 198  # (199 + 1) * 0.99
+    assert conformal_quantile(scores[:99], 0.01) == scores[:99].max()
+    with pytest.raises(InvalidInput, match="98 held-out images"):
+        conformal_quantile(scores[:98], 0.01)
+    for rate in (0.0, 1.0, float("nan")):
+        with pytest.raises(InvalidInput, match="false_alarm_rate"):
+            conformal_quantile(scores, rate)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_a_further_image_is_flagged_at_most_as_often_as_was_asked(rate: float) -> None:
+    draws = np.random.default_rng(0).standard_exponential((4000, 150))
+    flagged = np.mean([row[-1] > conformal_quantile(row[:-1], rate) for row in draws])
+    # exactly 1 - ceil(150 (1 - rate)) / 150; three standard errors
+    expected = 1 - np.ceil(150 * (1 - rate)) / 150
+    assert abs(flagged - expected) < 3 * np.sqrt(rate / 4000)
+
+
+def test_patients_of_the_training_set_set_no_threshold() -> None:
+    with pytest.raises(InvalidInput, match="2 held-out images are of 1 patients"):
+        calibrate(matches(np.ones(4)), ["a", "b", "b", "c"], ["x", "b"])
+
+
+def test_the_floor_is_the_rate_of_real_images_by_other_patients_threshold() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=4000)
+    patients = [f"p{i // 2}" for i in range(4000)]
+    calibration = calibrate(matches(scores), patients, ["x"], 0.05)
+    assert calibration.num_images == 4000
+    assert calibration.floor.low < 0.05 < calibration.floor.high
+    assert calibration.threshold.low < 1.645 < calibration.threshold.high
+    assert calibration.threshold.low < calibration.threshold.value < calibration.threshold.high
+    assert calibrate(matches(scores), patients, ["x"], 0.05) == calibration
+
+
+def test_alike_images_of_a_patient_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.repeat(rng.normal(size=300), 8)
+    alone = calibrate(matches(scores), [str(i) for i in range(2400)], [], 0.05).threshold
+    shared = calibrate(matches(scores), [str(i // 8) for i in range(2400)], [], 0.05).threshold
+    assert shared.value == alone.value
+    assert shared.high - shared.low > 1.5 * (alone.high - alone.low)
+
+
+def test_what_is_above_the_threshold_is_flagged_and_counted() -> None:
+    calibration = calibrate(matches(np.linspace(0, 1, 400)), [str(i) for i in range(400)], [])
+    limit = calibration.threshold.value
+    found = flag(matches(np.array([limit - 0.1, limit, limit + 0.1, limit + 0.2])), calibration)
+    assert found.flagged.tolist() == [False, False, True, True]
+    assert found.rate.value == 0.5
+    assert found.floor == calibration.floor
+
+
+def test_no_flags_among_n_leave_room_for_some() -> None:
+    rate, z = rate_of(np.zeros(100, bool)), 1.959964
+    assert (rate.value, rate.low) == (0, pytest.approx(0, abs=1e-12))
+    assert rate.high == pytest.approx(z**2 / (100 + z**2), rel=1e-4)  # Wilson 1927
+    with pytest.raises(InvalidInput, match="at least one"):
+        rate_of(np.zeros(0, bool))
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 400), share=st.floats(0, 1))
+def test_rates_of_the_opposite_mirror_each_other(count: int, share: float) -> None:
+    flags = np.arange(count) < share * count
+    rate, other = rate_of(flags), rate_of(~flags)
+    assert rate.low <= rate.value <= rate.high
+    assert (1 - other.value, 1 - other.high) == pytest.approx((rate.value, rate.low), abs=1e-9)
