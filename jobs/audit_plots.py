@@ -66,18 +66,23 @@ def spectrum(ratios: dict[str, Sequence[float]]) -> str:
     return _png(figure)
 
 
-def confusion(table: Sequence[Sequence[float | None]], names: Sequence[str]) -> str:
-    """Mean judged probability of each finding (column) among images asked for one (row)."""
-    values = np.array([[np.nan if x is None else x for x in row] for row in table], float)
-    figure, axes = _axes(1.5 + 0.42 * len(names), 1.2 + 0.36 * len(names))
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    for (y, x), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            ink = "white" if value > 0.6 else INK
-            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=6, color=ink)
-    axes.set_title("asked for (row) against judged (column)", loc="left", fontsize=10)
+def confusion(mean_rank: NDArray[np.floating], rows: Sequence[str], columns: Sequence[str]) -> str:
+    """`gen.metrics.alignment.Confusion` as a table of colours, 0.5 being no different.
+
+    Args:
+        mean_rank: (R, C) in [0, 1].
+        rows: R findings that were asked for.
+        columns: C findings that were judged.
+    """
+    size = max(4.5, 1.5 + 0.42 * len(columns)), max(2.0, 1.2 + 0.36 * len(rows))
+    figure, axes = _axes(*size)
+    axes.imshow(mean_rank, cmap="RdBu", vmin=0, vmax=1)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    for (y, x), value in np.ndenumerate(mean_rank):
+        ink = "white" if abs(value - 0.5) > 0.3 else INK
+        axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=6, color=ink)
+    axes.set_title("asked for (row), how high it ranks as (column)", loc="left", fontsize=10)
     return _png(figure)
 
 

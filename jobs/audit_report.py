@@ -51,7 +51,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     copies = report["copies"]
     if "omitted" not in copies:
         lines.append(
-            f"Copies: {len(copies['flagged'])} images are suspiciously near a training image"
+            f"Copies: {len(copies['flagged'])} of {report['sets']['synthetic']['images']} images"
+            " suspiciously near a training image"
             f" ({100 * copies['rate']['value']:.1f} %; held-out real images"
             f" {100 * copies['floor']['value']:.1f} %)."
         )

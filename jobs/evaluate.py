@@ -51,7 +51,8 @@ def evaluate_fidelity(
     images: Path, data: Path, encoder_id: str, split: str, population: Population, size: int
 ) -> dict[str, Any]:
     """Fréchet distance beside its floor, and the spectrum's ratios, of a folder of images."""
-    from gen.metrics.features import features_of, load_encoder
+    from gen.metrics.encoders import load_encoder
+    from gen.metrics.features import features_of
     from gen.metrics.frechet import frechet_distance
     from gen.metrics.intervals import against_floor
     from gen.metrics.spectrum import band_ratios
@@ -84,7 +85,7 @@ def evaluate_alignment(
     import numpy as np
 
     from gen.metrics.alignment import auroc, describe, train_judge
-    from gen.metrics.features import load_encoder
+    from gen.metrics.encoders import load_encoder
 
     generated, asked, errors = read_generated(images, Population.ALL, size)
     encoder = load_encoder(encoder_id)

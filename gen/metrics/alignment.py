@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from gen.data.captions import PARAPHRASES, PHRASES, Labels
 from gen.errors import InvalidInput
-from gen.metrics.features import Encoder, features_of
+from gen.metrics.encoders import Encoder
+from gen.metrics.features import features_of
 from gen.metrics.intervals import Estimate
 from gen.models.cxr_classifier import CXRClassifier, statement_table
 from gen.store.loading import load_components

@@ -1,4 +1,4 @@
-"""Features of pictures in memory, and pictures of a folder."""
+"""Features of pictures in memory, and pictures of files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.data.collection import PICTURES, pictures_in
 from gen.data.images import read_image
 from gen.data.transforms import fit
 from gen.errors import InvalidInput, MedphantomError
-from gen.metrics.encoders import Encoder, load_encoder
-
-__all__ = ["PICTURES", "Encoder", "features_of", "load_encoder", "pictures_in", "read_pictures"]
 
 
 @torch.no_grad()

@@ -266,19 +266,16 @@ def _step(
         distance = F.l1_loss(image, target)
         gradient = gradient_distance(image, target)
         kl = posterior.kl().mean()
-        spectral = spectral_distance(image, target)
         loss = distance + config.gradient_weight * gradient + config.kl_weight * kl
-        loss = loss + config.spectral_weight * spectral
+        losses = {"l1": distance.item(), "gradient": gradient.item(), "kl": kl.item()}
+        if config.spectral_weight:
+            spectral = spectral_distance(image, target)
+            loss = loss + config.spectral_weight * spectral
+            losses["spectral"] = spectral.item()
         if adversarial:
             realism = critic.module(image).mean()
             loss = loss - config.adversarial_weight * balance(loss, realism, image) * realism
     descend(accelerator, vae, loss, config, number)
-    losses = {
-        "l1": distance.item(),
-        "gradient": gradient.item(),
-        "spectral": spectral.item(),
-        "kl": kl.item(),
-    }
     if adversarial:
         critic.optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():

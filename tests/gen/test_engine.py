@@ -52,7 +52,10 @@ def networks(tiny_parts: dict[str, Any]) -> Components:
 
 def sampling(request: dict[str, Any], spoil: bool = False) -> Process[Tensor]:
     """Guided sampling as a pipeline does it."""
-    base = scheduler_named(request["scheduler"], {"beta_schedule": "scaled_linear"})
+    # v, since an untrained network's epsilon would be divided by the little signal of the first
+    # steps: latents of fifty are rounded by more than the tolerance
+    config = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
+    base = scheduler_named(request["scheduler"], config)
     scheduler = fresh_scheduler(base, request["steps"])
     generators = make_generators(request["seeds"])
     latents = draw_noise((4, 8, 8), generators) * scheduler.init_noise_sigma
@@ -92,9 +95,7 @@ def test_everybody_gets_in_company_what_they_get_alone(
                 tickets[i].result()
         else:
             alone = run(sampling(request), networks)
-            # an untrained network lets latents grow to tens, and float32 rounds relatively
-            size = alone.abs().max().clamp_min(1)
-            assert (tickets[i].result() - alone).abs().max() <= TOLERANCE * size
+            assert (tickets[i].result() - alone).abs().max() <= TOLERANCE
 
 
 def counting(num_calls: int, rows: int = 1) -> Process[int]:

@@ -66,7 +66,9 @@ def test_the_page_stands_alone_and_gives_every_figure(
     plots = {
         "fidelity": [audit_plots.forest(rows, "Fréchet distance")],
         "spectrum": audit_plots.spectrum({"all": [1.0, 0.8, 0.5]}),
-        "confusion": audit_plots.confusion([[0.9, None], [0.2, 0.7]], ["Mass", "Nodule"]),
+        "confusion": audit_plots.confusion(
+            np.array([[0.9, 0.5], [0.2, 0.7]]), ["Mass", "Nodule"], ["Mass", "Nodule"]
+        ),
         "copies": audit_plots.histogram(scores, 3.0, "similarity"),
     }
     sheet = audit_plots.sheet(PICTURES, 3, 16)
@@ -87,7 +89,7 @@ def test_the_summary_compares_with_the_floor(report: dict[str, Any]) -> None:
     assert "3.0 times its floor" in lines[0]
     assert "40 %" in lines[1]
     assert "90 %" in lines[1]
-    assert "1 images are suspiciously near" in lines[2]
+    assert "1 of 6 images suspiciously near" in lines[2]
     assert "1 show clearly less" in lines[3]
 
 

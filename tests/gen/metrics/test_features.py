@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torchvision.models import DenseNet, Inception3
 from transformers import Dinov2Config, Dinov2Model, ViTMAEConfig, ViTMAEModel
 
+from gen.data.collection import pictures_in
 from gen.data.transforms import fit
 from gen.errors import InvalidInput, ModelRefused
 from gen.metrics.encoders import Encoder, load_encoder
-from gen.metrics.features import features_of, pictures_in, read_pictures
+from gen.metrics.features import features_of, read_pictures
 from gen.models.cxr_encoder import CXREncoder
 
 IMAGES = torch.randint(256, (5, 1, 40, 40), dtype=torch.uint8, generator=torch.manual_seed(0))
