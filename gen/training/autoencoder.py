@@ -54,6 +54,11 @@ class AutoencoderConfig(LoopConfig):
         0.0, ge=0, description="Pull of the critic over that of all other terms; 0.3 is a lot"
     )
     adversarial_after: int = Field(0, ge=0, description="First step with the adversarial term")
+    critic_rate_factor: float = Field(
+        5.0,
+        gt=0,
+        description="The critic's learning rate over the autoencoder's (Heusel et al. 2017)",
+    )
 
 
 Autoencoder: TypeAlias = AutoencoderKL | BlockAutoencoder
@@ -225,7 +230,9 @@ def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
     ema = copy.deepcopy(vae).eval().requires_grad_(False)
     generator_part = Trained(vae, make_optimizer(vae, config), ema)
     critic = patch_discriminator().to(device)
-    critic_part = Trained(critic, make_optimizer(critic, config))
+    critic_part = Trained(
+        critic, make_optimizer(critic, config, config.critic_rate_factor, beta1=0.5)
+    )
     for part in (generator_part, critic_part):
         part.module, part.optimizer = accelerator.prepare(part.module, part.optimizer)
 

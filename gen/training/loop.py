@@ -136,12 +136,14 @@ def load_checkpoint(folder: Path, trained: Mapping[str, Trained]) -> int:
     return int(latest["step"])
 
 
-def make_optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW over what is trainable, betas (0.9, 0.99)."""
+def make_optimizer(
+    module: nn.Module, config: LoopConfig, rate_factor: float = 1.0, beta1: float = 0.9
+) -> torch.optim.AdamW:
+    """AdamW over what is trainable, beta2 0.99, `rate_factor` times the config's rate at most."""
     trainable = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        trainable, config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
+    rate = config.learning_rate * rate_factor
+    groups = [{"params": trainable, "initial_lr": rate}]
+    return torch.optim.AdamW(groups, rate, betas=(beta1, 0.99), weight_decay=config.weight_decay)
 
 
 def descend(
@@ -155,7 +157,7 @@ def descend(
         )
     factor = learning_rate_factor(step, config.num_warmup_steps, config.num_steps)
     for group in trained.optimizer.param_groups:
-        group["lr"] = config.learning_rate * factor
+        group["lr"] = group["initial_lr"] * factor
     accelerator.backward(loss)
     accelerator.clip_grad_norm_(trained.module.parameters(), config.max_grad_norm)
     trained.optimizer.step()
