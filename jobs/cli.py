@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
 from jobs import bench, evaluate, generate, models, train
+from jobs.audit import command as audit
 
 BAD_INPUT = 2  # the code of a wrong option, too
 
@@ -46,4 +47,5 @@ app.command("generate")(generate.command)
 app.add_typer(models.commands, name="models")
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
+app.command("audit")(audit.command)
 app.add_typer(bench.commands, name="bench")

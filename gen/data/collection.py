@@ -122,6 +122,8 @@ def read_collection(source: str | Path, split: str | None = None) -> Collection:
     else:
         items = list(_from_table(table, split, notes))
     items = _without_repeats(items, notes)
+    if table is not None and _is_benchmark(table):
+        items = _without_repeated_prompts(items, notes)
     if not items:
         raise InvalidInput(
             f"{source} holds no usable image: {'; '.join(notes.lines()) or 'its table is empty'};"
@@ -180,10 +182,14 @@ def _table_of(source: Path, notes: _Notes) -> Path | None:
 def _describes_images(table: Path) -> bool:
     if table.name in (MANIFEST, METADATA):
         return True
+    columns = _columns(table)
+    return bool(columns.intersection(PATHS) and columns.intersection((*PROMPTS, *LABELS)))
+
+
+def _columns(table: Path) -> set[str]:
     with table.open("rb") as stream:
         first = stream.readline(2**16).decode("utf-8-sig", errors="replace")
-    columns = set(next(csv.reader([first]), []))
-    return bool(columns.intersection(PATHS) and columns.intersection((*PROMPTS, *LABELS)))
+    return set(next(csv.reader([first]), []))
 
 
 def _from_pictures(root: Path, split: str | None, notes: _Notes) -> Iterator[Item]:
@@ -370,6 +376,21 @@ def _without_repeats(items: list[Item], notes: _Notes) -> list[Item]:
             kept.append(item)
         seen.add(item.file)
     return kept
+
+
+def _is_benchmark(table: Path) -> bool:
+    """Whether a table lists the real images of CheXGenBench."""
+    columns = _columns(table) if table.suffix.lower() == ".csv" else set()
+    return "annotated_prompt" in columns and not columns.intersection(MADE)
+
+
+def _without_repeated_prompts(items: list[Item], notes: _Notes) -> list[Item]:
+    """Each prompt once, as CheXGenBench compares: one made image stands for one prompt."""
+    first: dict[str | None, Item] = {}
+    for item in items:
+        if first.setdefault(item.prompt, item) is not item and item.prompt is not None:
+            notes.add("real image(s) repeat a prompt, whose first image counts", item.name)
+    return [item for item in items if item.prompt is None or first[item.prompt] is item]
 
 
 def _patient(name: str, row: Cells) -> str | None:

@@ -8,12 +8,13 @@ from PIL import Image
 
 from gen.data.atomic import atomic_file
 from gen.data.dicom import dicom_image
-from gen.data.limits import Limits, Source, read_bytes
+from gen.data.dicom_header import parse_dicom
+from gen.data.limits import Limits, Source, boundary, read_bytes
 from gen.data.medical_image import MedicalImage, to_integers
-from gen.data.pictures import kind_of, picture_pixels
+from gen.data.pictures import kind_of, open_picture, picture_pixels
 from gen.data.provenance import Record
 
-__all__ = ["Limits", "MedicalImage", "read_image", "to_integers", "write_png"]
+__all__ = ["Limits", "MedicalImage", "read_image", "stored_size", "to_integers", "write_png"]
 
 
 def read_image(source: Source, limits: Limits | None = None) -> MedicalImage:
@@ -33,6 +34,23 @@ def read_image(source: Source, limits: Limits | None = None) -> MedicalImage:
         return dicom_image(name, data, limits)
     pixels, bits = picture_pixels(name, data, limits)
     return MedicalImage(pixels, bits, spacing_mm=None, modality=None, source=name)
+
+
+def stored_size(source: Source, limits: Limits | None = None) -> tuple[int, int]:
+    """(height, width) that a file's header declares; no pixel is decoded.
+
+    Raises:
+        UnsafeFile: the file is too large, of another format, or damaged.
+        InvalidInput: the file cannot be opened.
+    """
+    limits = limits or Limits()
+    name, data = read_bytes(source, limits)
+    if kind_of(name, data) == "DICOM":
+        header = parse_dicom(name, data)
+        with boundary(name):
+            return int(header.Rows), int(header.Columns)
+    width, height = open_picture(name, data, limits).size
+    return height, width
 
 
 def write_png(

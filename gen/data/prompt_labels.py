@@ -11,6 +11,10 @@ from gen.data.captions import NORMAL, PARAPHRASES, PHRASES, Labels
 _CHILD = re.compile(r"\b(child|toddler|infant|pa?ediatric)\b", re.IGNORECASE)
 _FEMALE = re.compile(r"\b(woman|female)\b", re.IGNORECASE)
 _MALE = re.compile(r"\b(man|male)\b", re.IGNORECASE)
+_VIEWS = {
+    "PA": re.compile(r"\b(posteroanterior|upright)\b|\bPA\b", re.IGNORECASE),
+    "AP": re.compile(r"\b(anteroposterior|portable)\b|\bAP\b", re.IGNORECASE),
+}
 _AGE = re.compile(r"\b(\d{1,3})-year-old\b", re.IGNORECASE)
 _DENIED = re.compile(r"\b(?:no|without)(?: evidence of)? ([^.,;:]+)", re.IGNORECASE)
 # the longest first, so that "pneumonia of viral origin" is not read as "pneumonia"
@@ -39,8 +43,10 @@ def labels_in(prompt: str) -> Labels:
         text = pattern.sub(lambda match: "_" * len(match.group()), text)
     age = _AGE.search(prompt)
     sex = "F" if _FEMALE.search(prompt) else "M" if _MALE.search(prompt) else None
+    views = [view for view, words in _VIEWS.items() if words.search(prompt)]
     return Labels(
         findings=tuple(sorted(found)) or (NORMAL,),
+        view=views[0] if len(views) == 1 else None,
         age=float(age.group(1)) if age else None,
         sex=sex,
         child=bool(_CHILD.search(prompt)),

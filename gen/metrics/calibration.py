@@ -126,6 +126,14 @@ def flag(matches: Matches, calibration: Calibration) -> Copies:
     return Copies(matches, flagged, rate_of(flagged), calibration.floor)
 
 
+def gap_of_rates(first: Estimate, second: Estimate) -> Estimate:
+    """First less second rate, each with its Wilson interval (Newcombe 1998, method 10)."""
+    gap = first.value - second.value
+    below = np.hypot(first.value - first.low, second.high - second.value)
+    above = np.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(gap, float(gap - below), float(gap + above))
+
+
 def rate_of(flagged: NDArray[np.bool_]) -> Estimate:
     """The share of True with its Wilson interval, which has a width at 0 and 1 too.
 

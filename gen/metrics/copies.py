@@ -9,8 +9,10 @@ A rate of zero does not promise that no patient is shown: `gen.metrics.planted` 
 of known copies is found.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,6 +68,17 @@ class TrainingIndex:
     spread: Tensor
     patients: tuple[str, ...]
 
+    def rows_of(self, patient: str | None) -> list[int]:
+        """The rows of one patient's images."""
+        return [] if patient is None else self._rows.get(patient, [])
+
+    @cached_property
+    def _rows(self) -> dict[str, list[int]]:
+        rows = defaultdict(list)
+        for row, name in enumerate(self.patients):
+            rows[name].append(row)
+        return dict(rows)
+
     def standardise(self, features: NDArray[np.floating]) -> Tensor:
         """Features (N, D) as directions from the training set's mean, each axis in its spread."""
         values = torch.from_numpy(features).float()
@@ -105,15 +118,29 @@ class Matches:
 
 @torch.no_grad()
 def match(
-    described: Described, index: TrainingIndex, report: Callable[[int], None] = lambda _: None
+    described: Described,
+    index: TrainingIndex,
+    patients: Sequence[str] | None = None,
+    report: Callable[[int], None] = lambda _: None,
 ) -> Matches:
-    """Find the most similar training image of each; `report` is told how many images are done."""
+    """Find the most similar training image of each.
+
+    Args:
+        described: N images.
+        index: the training set.
+        patients: whose the images are, N; images of the same patient are no match. None: of nobody.
+        report: told how many more images are done.
+    """
+    names: Sequence[str | None] = patients or [None] * len(described.images)
+    own = [frozenset(index.rows_of(name)) for name in names]
     candidates = _candidates(described, index)
-    scores, rows = [], []
+    scores: list[float] = []
+    rows: list[int] = []
     for images, found in zip(described.images.split(BATCH), candidates.split(BATCH), strict=True):
         templates = templates_of(images)
         for i in range(len(images)):
-            score, row = _best([each[i : i + 1] for each in templates], found[i].unique(), index)
+            others = [row for row in found[i].unique().tolist() if row not in own[len(rows)]]
+            score, row = _best([each[i : i + 1] for each in templates], others, index)
             scores.append(score)
             rows.append(row)
         report(len(images))
@@ -131,8 +158,11 @@ def _candidates(described: Described, index: TrainingIndex) -> Tensor:
     return torch.cat(found, 1)
 
 
-def _best(templates: list[Tensor], rows: Tensor, index: TrainingIndex) -> tuple[float, int]:
-    """The highest similarity among rows (K,) and whose it is; templates are of one image."""
+def _best(templates: list[Tensor], others: list[int], index: TrainingIndex) -> tuple[float, int]:
+    """The highest similarity among rows and whose it is, -1 of none; templates are of one image."""
+    if not others:
+        return -1.0, -1
+    rows = torch.tensor(others)
     details = index.details[rows][None].float()
     glance = similarity([halved(each) for each in templates], halved(details))[0]
     kept = glance.topk(min(ALIGNED, len(rows))).indices

@@ -6,7 +6,8 @@ different features. All speak of one set alone; the real images' own figure stan
 the Vendi score's from as many images, since it grows with their number.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,30 @@ def _blur(images: Tensor) -> Tensor:
     return down.transpose(0, 1)
 
 
+def pairs_within(names: Sequence[str], max_pairs: int, seed: int = 0) -> Pairs:
+    """Pairs (P, 2) of rows that share a name, such as a prompt; at most `max_pairs`, at random.
+
+    Every name gives as many as any other, as far as it has them.
+    """
+    rng = np.random.default_rng(seed)
+    rows = defaultdict(list)
+    for row, name in enumerate(names):
+        rows[name].append(row)
+    shared = [np.array(rows[name]) for name in sorted(rows) if len(rows[name]) > 1]
+    chosen = [
+        rng.permutation(shared[i][choose_pairs(len(shared[i]), max_pairs, seed)])
+        for i in rng.permutation(len(shared))
+    ]
+    # the first pair of each, then the second of each
+    turns = [pairs[turn] for turn in range(max_pairs) for pairs in chosen if turn < len(pairs)]
+    return np.array(turns[:max_pairs], np.intp).reshape(-1, 2)
+
+
+def mean_ms_ssim(images: Tensor, pairs: Pairs) -> Estimate:
+    """Mean similarity of pairs (P, 2) of images (N, 1, S, S) uint8, of three images at least."""
+    return pair_mean(pairs, _in_batches(lambda p: ms_ssim(images[p[:, 0]], images[p[:, 1]]), pairs))
+
+
 def group_ms_ssim(images: Tensor, max_pairs: int = 500, seed: int = 0) -> Estimate:
     """Mean similarity of pairs of a group's images; higher is less diverse.
 
@@ -106,7 +131,7 @@ def group_ms_ssim(images: Tensor, max_pairs: int = 500, seed: int = 0) -> Estima
     """
     _check_count(len(images))
     pairs = content_order(images.numpy())[choose_pairs(len(images), max_pairs, seed)]
-    return pair_mean(pairs, _in_batches(lambda p: ms_ssim(images[p[:, 0]], images[p[:, 1]]), pairs))
+    return mean_ms_ssim(images, pairs)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gen.data.transforms import fit
 from gen.errors import InvalidInput, ModelRefused
+from gen.models.cxr_classifier import CXRClassifier
 from gen.models.cxr_encoder import CXREncoder
 from gen.store.card import file_sha256
 from gen.store.catalogue import ResolvedModel, resolve
@@ -100,6 +101,18 @@ def load_encoder(model_id: str | Path, device: str | None = None) -> Encoder:
             " cxr-encoder-mini or the folder of RAD-DINO"
         )
     return _from_transformers(model, network.to(device).eval(), device)
+
+
+def probabilities_of(
+    classifier: CXRClassifier, model: ResolvedModel, device: str | None = None
+) -> Encoder:
+    """A classifier as an encoder: its probabilities are cached as features are."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    side = classifier.config.sample_size
+    classifier.to(device)
+    return Encoder(
+        _id(model), side, side, lambda images: classifier.probabilities(images * 2 - 1), device
+    )
 
 
 def _id(model: ResolvedModel) -> str:

@@ -85,7 +85,11 @@ class _Read:
 
 
 def encode_collection(
-    items: Sequence[Item], encoder: Encoder, cache: Path, report: Report = lambda *_: None
+    items: Sequence[Item],
+    encoder: Encoder,
+    cache: Path,
+    report: Report = lambda *_: None,
+    flipped: bool = False,
 ) -> Encoded:
     """Features of images, computed where the cache does not hold them.
 
@@ -94,6 +98,7 @@ def encode_collection(
         encoder: see `gen.metrics.encoders.load_encoder`.
         cache: folder of features, made if missing; several encoders and collections may share it.
         report: progress.
+        flipped: of the images left for right, in which a mirrored copy is found.
 
     Raises:
         InvalidInput: no image can be read, the encoder answers NaN, or the cache is no folder.
@@ -104,10 +109,11 @@ def encode_collection(
     batch: list[_Read] = []
 
     def read(item: Item) -> _Read:
-        key = _key(item)
+        key = _key(item, flipped)
         if key in store.known:
             return _Read(key, None)
-        return _Read(key, encoder.prepare(read_image(item.file).pixels, item.orig_size))
+        prepared = encoder.prepare(read_image(item.file).pixels, item.orig_size)
+        return _Read(key, prepared[:, ::-1] if flipped else prepared)
 
     for row, (item, outcome) in enumerate(_in_order(items, read)):
         if isinstance(outcome, MedphantomError):
@@ -185,10 +191,10 @@ def _check_some(rows: list[int], errors: list[str]) -> None:
         raise InvalidInput(f"none of {len(errors)} images could be read; the first: {first}")
 
 
-def _key(item: Item) -> bytes:
-    """What features depend on, the encoder aside: the file's bytes and its true shape."""
+def _key(item: Item, flipped: bool) -> bytes:
+    """What features depend on, the encoder aside: the file's bytes, true shape, and side."""
     digest = hashlib.sha256(read_bytes(item.file, Limits())[1])
-    digest.update(repr(item.orig_size).encode())
+    digest.update(repr(item.orig_size).encode() + b" flipped" * flipped)
     return digest.digest()
 
 

@@ -57,6 +57,7 @@ def compare(
     measure: Measure,
     num_draws: int = 40,
     seed: int = 0,
+    max_size: int = 2500,
 ) -> Comparison:
     """Measure generated against real images, and real ones against those of other patients.
 
@@ -69,6 +70,7 @@ def compare(
         measure: called twice a draw.
         num_draws: halvings.
         seed: of the halvings. The order of the images changes nothing.
+        max_size: images of each set in a draw, for distances of all pairs take their square.
 
     Raises:
         InvalidInput: a draw would hold fewer than `MIN_IMAGES` images, or see `halvings`.
@@ -76,7 +78,7 @@ def compare(
     draws: list[Mapping[str, float]] = []
     floors: list[Mapping[str, float]] = []
     sizes = []
-    for half, left, right in halvings(generated, real, patients, num_draws, seed):
+    for half, left, right in halvings(generated, real, patients, num_draws, seed, max_size):
         if len(half) < MIN_IMAGES:
             raise InvalidInput(
                 f"there are {len(generated)} generated images and {len(real)} real ones of"

@@ -95,9 +95,16 @@ def estimate(draws: Sequence[float] | NDArray[np.floating]) -> Estimate:
 
 
 def halvings(
-    generated: Features, real: Features, patients: Sequence[str], num_draws: int, seed: int
+    generated: Features,
+    real: Features,
+    patients: Sequence[str],
+    num_draws: int,
+    seed: int,
+    max_size: int = 2**31,
 ) -> Iterator[tuple[Features, Features, Features]]:
     """Yield half the generated images and two sets of real ones of disjoint patients, of one size.
+
+    With more than twice `max_size` images an interval is wider than it must be: of so many only.
 
     Raises:
         InvalidInput: there are fewer than four generated images or real patients, or not as many
@@ -117,7 +124,7 @@ def halvings(
     rng = np.random.default_rng(seed)
     for _ in range(num_draws):
         left, right = disjoint_halves(names, rng)
-        size = min(len(generated) // 2, len(left), len(right))
+        size = min(len(generated) // 2, len(left), len(right), max_size)
         chosen = rng.permutation(len(generated))[:size]
         yield generated[chosen], real[left[:size]], real[right[:size]]
 

@@ -3,7 +3,7 @@
 Without it a low rate of suspected copies may as well be a blind detector.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,39 +102,38 @@ class Recall:
 
 def planted_recall(
     images: Tensor,
+    rows: Sequence[int],
     index: TrainingIndex,
     calibration: Calibration,
     encoder: Callable[[Tensor], Tensor],
-    num_copies: int = 200,
     seed: int = 0,
     report: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Recall]:
     """Recall by kind of alteration, of copies of the same training images.
 
     Args:
-        images: the training set (M, 1, S, S) uint8, in the order of the index.
-        index: of these images.
+        images: training images (K, 1, S, S) uint8 that are copied.
+        rows: K, which of the index they are.
+        index: of the training set.
         calibration: the threshold.
         encoder: which the index's features are of.
-        num_copies: training images drawn; all if there are fewer.
-        seed: of the images and of each alteration.
-        report: told how many copies were looked for.
+        seed: of each alteration.
+        report: told how many more copies were looked for.
 
     Raises:
-        InvalidInput: the images are not those of the index, or no copy was asked for.
+        InvalidInput: there is no image, or not a row for each.
     """
-    if len(images) != len(index.patients) or num_copies < 1:
+    if not len(images) or len(images) != len(rows):
         raise InvalidInput(
-            f"num_copies is {num_copies} of {len(images)} images in an index of"
-            f" {len(index.patients)}, but must be at least 1, of the images that were indexed"
+            f"there are {len(images)} images and {len(rows)} rows, but copies are made of at least"
+            " one image, each of which is a row of the index"
         )
-    drawn = np.random.default_rng(seed).permutation(len(images))[:num_copies]
     found = {}
     for name, alter in ALTERATIONS.items():
-        copies = alter(images[torch.from_numpy(drawn)], np.random.default_rng(seed))
-        matches = match(describe_both_ways(copies, encoder), index, report)
+        copies = alter(images, np.random.default_rng(seed))
+        matches = match(describe_both_ways(copies, encoder), index, report=report)
         flagged = flag(matches, calibration).flagged
-        found[name] = Recall(rate_of(flagged), rate_of(matches.rows == drawn))
+        found[name] = Recall(rate_of(flagged), rate_of(matches.rows == np.asarray(rows)))
     return found
 
 

@@ -33,7 +33,9 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    task: Literal["text-to-image", "class-to-image", "embedding-to-image", "encoder", "prior"]
+    task: Literal[
+        "text-to-image", "class-to-image", "embedding-to-image", "encoder", "classifier", "prior"
+    ]
     modality: str
     image_size: int = Field(ge=1, description="Side of the square training images in pixels")
     pixel_range: tuple[float, float] = Field(description="Lowest and highest pixel of the decoder")

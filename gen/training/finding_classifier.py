@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen.errors import InvalidInput
-from gen.metrics.alignment import separations
+from gen.metrics.alignment import load_classifier, separations
 from gen.metrics.features import features_of
 from gen.models.cxr_classifier import OUTPUTS, CXRClassifier, statement_table
 from gen.models.cxr_encoder import CXREncoder
@@ -156,15 +156,15 @@ def _finish(config: FindingClassifierConfig, classifier: nn.Module) -> Path:
     """Save the classifier, and beside it how well it tells images of `val`."""
     folder = config.output / "model"
     classifier.half().save_pretrained(folder)  # type: ignore[operator]
-    saved = load_components(folder)["model"]
-    real = read_chest_xrays(config.data, "val", saved.config.sample_size)
-    probabilities = features_of(real.images, saved.probabilities)
+    saved = load_classifier(folder)
+    real = read_chest_xrays(config.data, "val", saved.encoder.side)
+    probabilities = features_of(real.images, saved.encoder)
     figures = {
         "images_seen": config.num_steps * config.batch_size,
         "split": "val",
         "num_images": len(real),
         "separations": [
-            asdict(each) for each in separations(probabilities, real.labels, saved.config.outputs)
+            asdict(each) for each in separations(probabilities, real.labels, saved.outputs)
         ],
     }
     (config.output / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")

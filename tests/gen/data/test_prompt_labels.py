@@ -25,6 +25,21 @@ def test_who_it_is_is_read() -> None:
     assert labels_in("paediatric patient, CXR").child
 
 
+@pytest.mark.parametrize(
+    ("prompt", "view"),
+    [
+        ("PA chest radiograph of a man", "PA"),
+        ("Upright frontal CXR of a man", "PA"),
+        ("portable chest film", "AP"),
+        ("Anteroposterior chest x-ray", "AP"),
+        ("PA and AP chest x-ray", None),
+        ("frontal chest x-ray of a patient", None),
+    ],
+)
+def test_the_view_is_read_where_one_is_named(prompt: str, view: str | None) -> None:
+    assert labels_in(prompt).view == view
+
+
 @pytest.mark.parametrize("denial", ["no {}", "without {}", "No evidence of {}", "WITHOUT {}"])
 @pytest.mark.parametrize("words", ["pneumonia", "viral pneumonia", "COVID-19 pneumonia"])
 def test_what_is_denied_is_not_asked_for(denial: str, words: str) -> None:

@@ -26,6 +26,7 @@ from gen.metrics.alignment import (
 )
 from gen.metrics.features import features_of
 from gen.models.cxr_classifier import CXRClassifier
+from gen.store.loading import load_components
 
 
 def clouds(distance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,9 +200,11 @@ def test_a_classifier_is_loaded_and_asked_and_nothing_else_is_taken_for_one(tmp_
     torch.manual_seed(0)
     CXRClassifier(("Mass", "child"), 32, (8, 16), 8).save_pretrained(tmp_path)
     classifier = load_classifier(tmp_path)
+    assert (classifier.outputs, classifier.encoder.side) == (("Mass", "child"), 32)
     images = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8)
-    answers = features_of(images, classifier.probabilities, batch_size=2)
-    expected = classifier(images.float() / 127.5 - 1).sigmoid()
+    answers = features_of(images, classifier.encoder, batch_size=2)
+    network = load_components(tmp_path)["model"].eval()
+    expected = network(images.float() / 127.5 - 1).sigmoid()
     assert np.allclose(answers, expected.detach(), atol=1e-6)
     with pytest.raises(InvalidInput, match="train finding-classifier"):
         load_classifier("cxr-encoder-mini")

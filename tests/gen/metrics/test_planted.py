@@ -99,20 +99,22 @@ def test_noise_has_its_deviation_and_flips_are_exact() -> None:
 def test_planted_copies_are_found_unless_the_threshold_cannot_be_passed() -> None:
     index = index_training(IMAGES, features_of(IMAGES, coarse), [str(i) for i in range(40)])
     counted: list[int] = []
-    found = planted_recall(IMAGES, index, calibrated(0.5), coarse, 8, report=counted.append)
+    found = planted_recall(
+        IMAGES[8:16], range(8, 16), index, calibrated(0.5), coarse, report=counted.append
+    )
     assert set(found) == set(ALTERATIONS)
     for name, recall in found.items():
         if name != "everything":
             assert (recall.flagged.value, recall.of.value) == (1, 1), name
         assert recall.flagged.low < 1
     assert sum(counted) == 8 * len(ALTERATIONS)
-    missed = planted_recall(IMAGES, index, calibrated(1.0), coarse, 2)
+    missed = planted_recall(IMAGES[:2], range(2), index, calibrated(1.0), coarse)
     assert {each.flagged.value for each in missed.values()} == {0}
 
 
-def test_copies_are_planted_from_the_images_that_were_indexed() -> None:
+def test_each_planted_copy_is_of_a_row_that_was_indexed() -> None:
     index = index_training(IMAGES, features_of(IMAGES, coarse), [str(i) for i in range(40)])
-    with pytest.raises(InvalidInput, match="of 39 images in an index of 40"):
-        planted_recall(IMAGES[1:], index, calibrated(0.5), coarse)
-    with pytest.raises(InvalidInput, match="num_copies is 0"):
-        planted_recall(IMAGES, index, calibrated(0.5), coarse, 0)
+    with pytest.raises(InvalidInput, match="3 images and 2 rows"):
+        planted_recall(IMAGES[:3], range(2), index, calibrated(0.5), coarse)
+    with pytest.raises(InvalidInput, match="0 images"):
+        planted_recall(IMAGES[:0], range(0), index, calibrated(0.5), coarse)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gen.errors import InvalidInput
-from gen.metrics.alignment import load_classifier
 from gen.models.cxr_classifier import CXRClassifier
 from gen.models.cxr_encoder import CXREncoder
 from gen.store.loading import load_components
@@ -128,7 +127,7 @@ def test_a_run_leaves_a_classifier_and_its_figures(
     radiographs: Path, encoder: Path, tmp_path: Path
 ) -> None:
     folder = train_finding_classifier(config_of(radiographs, tmp_path, encoder), lambda _: None)
-    classifier = load_classifier(folder)
+    classifier = load_components(folder)["model"]
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert figures["images_seen"] == 8
     assert {each["output"] for each in figures["separations"]} == set(classifier.config.outputs)
@@ -143,6 +142,9 @@ def test_a_run_that_was_cut_off_goes_on_alike(
     class CutOffError(Exception):
         pass
 
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        return load_components(folder)["model"].state_dict()
+
     def cut(info: object) -> None:
         if getattr(info, "step", 0) == 2:
             raise CutOffError
@@ -150,8 +152,8 @@ def test_a_run_that_was_cut_off_goes_on_alike(
     settings = {"num_steps": 3, "checkpoint_every": 1}
     whole = config_of(radiographs, tmp_path / "whole", encoder, **settings)
     halved = config_of(radiographs, tmp_path / "halved", encoder, **settings)
-    expected = load_classifier(train_finding_classifier(whole, lambda _: None)).state_dict()
+    expected = weights(train_finding_classifier(whole, lambda _: None))
     with pytest.raises(CutOffError):
         train_finding_classifier(halved, cut)
-    found = load_classifier(train_finding_classifier(halved, lambda _: None)).state_dict()
+    found = weights(train_finding_classifier(halved, lambda _: None))
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def forest(rows: Sequence[tuple[str, dict[str, Any]]], title: str) -> str:
     return _png(figure)
 
 
-def spectrum(ratios: dict[str, Sequence[float]]) -> str:
+def spectrum(ratios: Mapping[str, Sequence[float]]) -> str:
     """Power of synthetic over real images in every band, one line a population."""
     figure, axes = _axes(6.4, 2.8)
     for name, values in ratios.items():
@@ -86,13 +86,19 @@ def confusion(mean_rank: NDArray[np.floating], rows: Sequence[str], columns: Seq
     return _png(figure)
 
 
-def histogram(groups: dict[str, NDArray[np.floating]], threshold: float, title: str) -> str:
-    """Scores of several groups over one axis, with the threshold."""
+def histogram(counts: Mapping[str, Sequence[float]], threshold: float, title: str) -> str:
+    """Densities of several groups over one axis, with the threshold.
+
+    Args:
+        counts: `edges` (B + 1) and, by group, the density (B) in each bin.
+        threshold: drawn as a line.
+        title: what is on the axis.
+    """
     figure, axes = _axes(6.4, 2.6)
-    values = np.concatenate(list(groups.values()))
-    bins = np.linspace(values.min(), max(values.max(), threshold), 50).tolist()
-    for name, each in groups.items():
-        axes.hist(each, bins=bins, density=True, histtype="step", lw=1.5, label=name)
+    edges = list(counts["edges"])
+    for name, each in counts.items():
+        if name != "edges":
+            axes.stairs(each, edges, lw=1.5, label=name)
     axes.axvline(threshold, color="#b3261e", lw=1, label="threshold")
     axes.set_yticks([])
     axes.set_title(title, loc="left", fontsize=10)
