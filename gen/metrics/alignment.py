@@ -1,8 +1,7 @@
 """Does an image show what was asked? A classifier trained on real images judges.
 
-Either a logistic regression on features of the embedded encoder and a coarse image, which trains
-in seconds, or a `gen.models.cxr_classifier.CXRClassifier`, which knows each finding, view, sex and
-age. The judge's own error on real images stands beside what it says of generated ones.
+A `gen.models.cxr_classifier.CXRClassifier` knows each finding, view, sex and age. Its own error on
+real images stands beside what it says of generated ones.
 
 Findings, view, sex and age are judged among children and among adults apart: every judge tells a
 child from an adult, and would seem right about pneumonia by age alone.
@@ -12,66 +11,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
-from torch.nn import functional as F
 
 from gen.data.captions import PARAPHRASES, PHRASES, Labels
 from gen.errors import InvalidInput
 from gen.metrics.encoders import Encoder, probabilities_of
-from gen.metrics.features import features_of
 from gen.metrics.intervals import LEVELS, Estimate
 from gen.models.cxr_classifier import CXRClassifier, statement_table
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
-
-COARSE_SIDE = 24
-
-
-def describe(images: Tensor, encoder: Encoder) -> NDArray[np.float64]:
-    """What the classifier sees of uint8 images (N, 1, S, S): encoder features and coarse pixels."""
-    coarse = F.interpolate(images.float() / 255, (COARSE_SIDE, COARSE_SIDE), mode="area").flatten(1)
-    return np.hstack([features_of(images, encoder), coarse.double().numpy()])
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A binary classifier with its AUROC on real images that it has not seen."""
-
-    classifier: Any
-    real_auroc: Estimate
-
-    def score(self, described: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log-odds of the positive class (N,)."""
-        scores: NDArray[np.float64] = self.classifier.decision_function(described)
-        return scores
-
-
-def train_judge(
-    train: NDArray[np.float64],
-    train_labels: NDArray[np.bool_],
-    test: NDArray[np.float64],
-    test_labels: NDArray[np.bool_],
-) -> Judge:
-    """Fit on real `train` images and measure on real `test` images.
-
-    Raises:
-        InvalidInput: one of the classes is missing in either.
-    """
-    _check_classes("train_labels", train_labels)
-    _check_classes("test_labels", test_labels)
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.01, max_iter=500, class_weight="balanced")
-    )
-    classifier.fit(train, train_labels)
-    return Judge(classifier, auroc(classifier.decision_function(test), test_labels))
 
 
 def auroc(
@@ -85,7 +36,7 @@ def auroc(
     Raises:
         InvalidInput: one of the classes is missing.
     """
-    _check_classes("labels", labels)
+    _check_classes(labels)
     positive, negative = scores[labels], np.sort(scores[~labels])
     below = np.searchsorted(negative, positive)
     not_above = np.searchsorted(negative, positive, side="right")
@@ -295,10 +246,10 @@ def phrase_in(prompt: str, finding: str) -> str | None:
     return None
 
 
-def _check_classes(name: str, labels: NDArray[np.bool_]) -> None:
+def _check_classes(labels: NDArray[np.bool_]) -> None:
     positive = int(np.sum(labels))
     if positive in (0, len(labels)):
         raise InvalidInput(
-            f"{name} hold {positive} positive and {len(labels) - positive} negative images, but an"
+            f"labels hold {positive} positive and {len(labels) - positive} negative images, but an"
             " AUROC needs both; add images of the missing class"
         )

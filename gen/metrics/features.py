@@ -1,16 +1,11 @@
-"""Features of pictures in memory, and pictures of files."""
+"""Features of pictures in memory."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from gen.data.images import read_image
-from gen.data.transforms import fit
-from gen.errors import InvalidInput, MedphantomError
 
 
 @torch.no_grad()
@@ -30,21 +25,3 @@ def features_of(
         parts.append(encoder(batch.float() / 127.5 - 1).double().numpy())
         report(len(batch))
     return np.concatenate(parts)
-
-
-def read_pictures(
-    paths: Sequence[Path], size: int, report: Callable[[int], None] = lambda _: None
-) -> tuple[Tensor, list[str]]:
-    """Pictures (N, 1, size, size) uint8, and a line for each that could not be read."""
-    images: list[NDArray[np.uint8]] = []
-    errors: list[str] = []
-    for path in paths:
-        try:
-            pixels = fit(read_image(path).pixels, size)
-            images.append(np.round(pixels * 255).astype(np.uint8))
-        except MedphantomError as error:
-            errors.append(str(error))
-        report(1)
-    if not images:
-        raise InvalidInput(f"none of {len(paths)} pictures could be read; the first: {errors[0]}")
-    return torch.from_numpy(np.stack(images))[:, None], errors

@@ -1,7 +1,6 @@
 """Alignment: a classifier trained on real images says whether prompts were followed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from gen.data.captions import Labels
 from gen.errors import InvalidInput
 from gen.metrics.alignment import (
+    Asked,
     Classifier,
     Separation,
     beside_real,
@@ -23,9 +23,6 @@ from gen.metrics.image_text import image_text_score, load_image_text_model
 from gen.metrics.intervals import bootstrap_mean
 from jobs.audit.schema import Alignment, Confusion, Figure, Interval, Label, Model, Omitted
 from jobs.audit.sets import ImageSet, Inputs
-
-if TYPE_CHECKING:
-    from gen.metrics.intervals import Estimate
 
 MAX_IMAGE_TEXT = 1000
 
@@ -54,12 +51,7 @@ def alignment(inputs: Inputs, classifier_id: str, image_text_id: str | None) -> 
     real_ranks = followed(real[theirs], stated, judge.outputs)
     section = Alignment(
         classifier=judge.encoder.id,
-        labels={
-            f"{each.generated.output} among {each.generated.among}": _label(
-                each.generated, each.real
-            )
-            for each in beside_real(separations(generated[ours], asked, judge.outputs), own)
-        },
+        labels=_labels_judged(beside_real(separations(generated[ours], asked, judge.outputs), own)),
         phrases=_phrases(inputs.synthetic, ours, generated, judge),
         confusion=_confusion(generated[ours], asked, judge),
         followed=_followed(ranks, real_ranks),
@@ -87,18 +79,25 @@ def _probabilities(
     return encode_collection(images.items, judge.encoder, inputs.cache, report).features
 
 
+def _labels_judged(pairs: Sequence[Asked]) -> dict[str, Label]:
+    """By output and population; without those that all images, or none, shall show."""
+    return {
+        f"{each.generated.output} among {each.generated.among}": _label(each.generated, each.real)
+        for each in pairs
+        if each.generated.auroc is not None
+    }
+
+
 def _label(generated: Separation, real: Separation | None) -> Label:
+    assert generated.auroc is not None
+    known = None if real is None or real.auroc is None else Interval.of(real.auroc)
     return Label(
-        generated=_interval(generated.auroc),
-        real=None if real is None else _interval(real.auroc),
+        generated=Interval.of(generated.auroc),
+        real=known,
         num_positive=generated.num_shown,
         num_images=generated.num_shown + generated.num_not_shown,
         num_real_positive=0 if real is None else real.num_shown,
     )
-
-
-def _interval(estimate: "Estimate | None") -> Interval | None:
-    return None if estimate is None else Interval.of(estimate)
 
 
 def _phrases(
@@ -110,6 +109,7 @@ def _phrases(
         f"{phrase} among {each.among}": _label(each, None)
         for phrase, several in found.items()
         for each in several
+        if each.auroc is not None
     }
 
 

@@ -63,11 +63,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Of every random draw")]
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What one audit measures, and where it writes."""
+    """What one audit measures. Features and finished stages are kept in `cache`."""
 
     synthetic: Path
     real: Path
-    out: Path
     train: Path | None = None
     real_split: str | None = None
     train_split: str | None = None
@@ -81,7 +80,7 @@ class AuditConfig:
 
 
 def prepare(config: AuditConfig, drawn: Bars) -> "tuple[Inputs, Stages]":
-    """Read the images, and find what an earlier run on the same ones has done.
+    """Read the images, and where an earlier run on the same ones has kept what it did.
 
     Raises:
         InvalidInput: an image set or the encoder cannot be used.
@@ -100,15 +99,16 @@ def prepare(config: AuditConfig, drawn: Bars) -> "tuple[Inputs, Stages]":
     )  # fmt: skip
     sets = [each and each.digest for each in (inputs.synthetic, inputs.real, inputs.train)]
     key = json.dumps([VERSION, revision(), encoder.id, config.seed, *sets])
-    return inputs, Stages(config.out / "stages", key, lambda name: drawn.say(f"measuring {name}"))
+    return inputs, Stages(config.cache / "stages", key, lambda name: drawn.say(f"measuring {name}"))
 
 
-def run_audit(config: AuditConfig, drawn: Bars) -> "Audit":
+def run_audit(config: AuditConfig, out: Path, drawn: Bars) -> "Audit":
     """Measure everything, or what an earlier run did not get to, and write the report.
 
     Raises:
         InvalidInput: see `prepare`, or a classifier or image-text model cannot be used.
     """
+    from gen.metrics.alignment import load_classifier
     from jobs.audit.alignment import Judged, alignment
     from jobs.audit.copies import copies
     from jobs.audit.fairness import fairness
@@ -118,7 +118,8 @@ def run_audit(config: AuditConfig, drawn: Bars) -> "Audit":
     from jobs.audit.schema import Audit, Omitted, Sensitivity, Sets
     from jobs.audit.sensitivity import sensitivity
 
-    check_out(config.out)
+    check_out(out)
+    load_classifier(config.classifier)  # before work that a wrong name would waste
     inputs, stages = prepare(config, drawn)
     judges = config.classifier, config.image_text
     alike = stages.run("likeness", Likeness, lambda: likeness(inputs))
@@ -148,8 +149,8 @@ def run_audit(config: AuditConfig, drawn: Bars) -> "Audit":
         sensitivity=harmed,
         omissions=inputs.omissions,
     )
-    write_json(config.out / "audit.json", audit)
-    write_report(config.out / "audit.html", audit, pictures_of(inputs, audit), plots_of(audit))
+    write_json(out / "audit.json", audit)
+    write_report(out / "audit.html", audit, pictures_of(inputs, audit), plots_of(audit))
     return audit
 
 
@@ -218,13 +219,13 @@ def command(
     keep OUT as you keep those.
     """  # fmt: skip
     config = AuditConfig(
-        synthetic, real, out, train, real_split, train_split, encoder, classifier, image_text,
+        synthetic, real, train, real_split, train_split, encoder, classifier, image_text,
         planted, sensitivity, cache, seed,
     )  # fmt: skip
     from jobs.audit.report import summary
 
     with bars() as drawn:
-        audit = run_audit(config, drawn)
+        audit = run_audit(config, out, drawn)
         for line in summary(audit.as_json()):
             drawn.say(line)
         drawn.say(f"Report: {out / 'audit.html'}")

@@ -77,11 +77,7 @@ def _diversity(report: dict[str, Any]) -> list[str]:
 
 
 def _alignment(report: dict[str, Any]) -> list[str]:
-    judged = [
-        row
-        for row in report["alignment"].get("labels", {}).values()
-        if row["generated"] and row["real"]
-    ]
+    judged = [row for row in report["alignment"].get("labels", {}).values() if row["real"]]
     if not judged:
         return []
     low = sum(row["generated"]["high"] < row["real"]["low"] for row in judged)

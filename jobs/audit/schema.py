@@ -102,7 +102,7 @@ class Diversity(Model):
 class Label(Model):
     """How well the images that shall show a label stand out from those that shall not."""
 
-    generated: Interval | None = Field(description="AUROC; None if one of the two is missing")
+    generated: Interval = Field(description="AUROC of images asked for it against the others")
     real: Interval | None = Field(description="The classifier's AUROC on real images")
     num_positive: int
     num_images: int
@@ -181,7 +181,8 @@ class Harmed(Model):
     strengths: list[float]
     figures: dict[str, list[float]]
     monotonic: dict[str, float] = Field(description="Spearman's rank correlation with the harm")
-    moves: list[str] = Field(description="Figures that left the floor, moving one way only")
+    moves: list[str] = Field(description="Figures that move one way only, beyond chance")
+    noticed: list[str] = Field(description="Those of them that leave their floor")
 
 
 class Sensitivity(Model):

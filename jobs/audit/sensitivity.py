@@ -1,8 +1,9 @@
 """Sensitivity: real images are harmed in known ways, to see which figure would notice.
 
 Each harm is done to all chosen images; figures compare one half of the patients, harmed, with the
-other half as it is, over several halvings. A figure is said to move if it moves one way only and
-ends outside of what halvings alone do to it.
+other half as it is, over several halvings. A figure moves if it moves one way only, in the same
+direction in nearly all halvings; the harm would be noticed if it ends outside of the floor, where
+halvings alone lead.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from jobs.audit.sets import ImageSet, Inputs
 MAX_IMAGES = 240
 SIDE = 256
 NUM_HALVINGS = 40
+ONE_WAY = 0.999  # rank correlation, up to rounding
 STRENGTHS = {
     "blur": (0.0, 0.5, 1.0, 2.0),
     "noise": (0.0, 4.0, 8.0, 16.0),
@@ -127,18 +129,24 @@ def _draws(
 def _answers(strengths: tuple[float, ...], found: list[Draws]) -> Harmed:
     figures = {name: [float(each[name].mean()) for each in found] for name in found[0]}
     answers = {name: response(strengths, values) for name, values in figures.items()}
-    moves = []
-    for name, values in figures.items():
-        usual = estimate(found[0][name])
-        outside = not usual.low <= values[-1] <= usual.high
-        if outside and abs(answers[name].monotonic) > 0.999:
-            moves.append(name)
+    moves = [
+        name
+        for name, answer in answers.items()
+        if abs(answer.monotonic) > ONE_WAY
+        and not _holds(found[-1][name] - found[0][name], 0)  # the same halvings: they cancel
+    ]
     return Harmed(
         strengths=list(strengths),
         figures=figures,
         monotonic={name: each.monotonic for name, each in answers.items()},
         moves=moves,
+        noticed=[name for name in moves if not _holds(found[0][name], figures[name][-1])],
     )
+
+
+def _holds(draws: NDArray[np.float64], value: float) -> bool:
+    interval = estimate(draws)
+    return interval.low <= value <= interval.high
 
 
 def _swapped(inputs: Inputs, classifier_id: str, strengths: tuple[float, ...]) -> Harmed | None:
@@ -157,10 +165,11 @@ def _swapped(inputs: Inputs, classifier_id: str, strengths: tuple[float, ...]) -
     areas = [auroc(scores[known, column], swap_labels(shown, s, inputs.seed)) for s in strengths]
     values = [each.value for each in areas]
     answer = response(strengths, values)
-    moved = abs(answer.monotonic) > 0.999 and values[-1] < areas[0].low
+    moved = ["auroc"] if abs(answer.monotonic) > ONE_WAY and values[-1] < areas[0].low else []
     return Harmed(
         strengths=list(strengths),
         figures={"auroc": values},
         monotonic={"auroc": answer.monotonic},
-        moves=["auroc"] if moved else [],
+        moves=moved,
+        noticed=moved,
     )

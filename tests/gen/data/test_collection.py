@@ -277,3 +277,18 @@ def test_pictures_are_found_in_order_without_contact_sheets(tmp_path: Path) -> N
     for name in ("b.png", "a.dcm", "grid.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert [path.name for path in pictures_in(tmp_path)] == ["a.dcm", "b.png"]
+
+
+def test_a_prompt_counts_once_among_a_benchmarks_real_images_and_always_among_made_ones(
+    tmp_path: Path,
+) -> None:
+    rows = [{"path": f"{i}.png", "annotated_prompt": f"Mass {i // 2}."} for i in range(4)]
+    for row in rows:
+        picture(tmp_path / row["path"])
+    real = read_collection(table(tmp_path / "real.csv", rows))
+    assert [item.name for item in real.items] == ["0.png", "2.png"]
+    assert said(real, "2 real image(s) repeat a prompt")
+    made = [{**row, "synthetic_filename": row["path"]} for row in rows]
+    assert len(read_collection(table(tmp_path / "made.csv", made)).items) == 4
+    ours = [{"path": row["path"], "prompt": row["annotated_prompt"]} for row in rows]
+    assert len(read_collection(table(tmp_path / "ours.csv", ours)).items) == 4

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from gen.data.images import Limits, read_image, to_integers, write_png
+from gen.data.dicom import write_dicom
+from gen.data.images import Limits, read_image, stored_size, to_integers, write_png
 from gen.data.provenance import Record
 from gen.errors import InvalidInput, UnsafeFile
 
@@ -218,3 +219,14 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_rest(
         write_png(tmp_path / "x.png", 1 - RAMP, RECORD, overwrite=True)
     assert (tmp_path / "x.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_the_stored_size_is_told_without_decoding(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    for kind in ("PNG", "JPEG"):
+        assert stored_size(encoded(picture, kind)) == (3, 4)
+    assert stored_size(black_png(1000)) == (1000, 1000)  # constant: reading it would be refused
+    write_dicom(tmp_path / "a.dcm", RAMP, RECORD)
+    assert stored_size(tmp_path / "a.dcm") == (8, 8)
+    with pytest.raises(UnsafeFile, match="is empty"):
+        stored_size(b"")

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gen.errors import InvalidInput
-from gen.metrics.calibration import calibrate, conformal_quantile, flag, rate_of
+from gen.metrics.calibration import (
+    calibrate,
+    conformal_quantile,
+    flag,
+    gap_of_rates,
+    rate_of,
+)
 from gen.metrics.copies import Matches
 
 
@@ -84,3 +90,13 @@ def test_rates_of_the_opposite_mirror_each_other(count: int, share: float) -> No
     rate, other = rate_of(flags), rate_of(~flags)
     assert rate.low <= rate.value <= rate.high
     assert (1 - other.value, 1 - other.high) == pytest.approx((rate.value, rate.low), abs=1e-9)
+
+
+def test_a_gap_of_rates_has_newcombes_interval() -> None:
+    # Newcombe 1998, table II, example (a): 56/70 - 48/80 is 0.2 [0.0524, 0.3339]
+    first, second = (rate_of(np.arange(n) < k) for k, n in ((56, 70), (48, 80)))
+    gap = gap_of_rates(first, second)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    none = gap_of_rates(rate_of(np.zeros(30, bool)), rate_of(np.zeros(10, bool)))
+    assert none.value == 0
+    assert none.low < 0 < none.high

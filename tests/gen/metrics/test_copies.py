@@ -56,7 +56,7 @@ def test_a_copy_is_matched_to_its_image_even_if_the_encoder_is_blind(
     rows = [7, 31, 59]
     copies = (TRAIN[rows].flip(-1) if flipped else TRAIN[rows]) // 2 + 40
     counted: list[int] = []
-    found = match(describe_both_ways(copies, encoder), index_by(encoder), counted.append)
+    found = match(describe_both_ways(copies, encoder), index_by(encoder), report=counted.append)
     assert found.rows.tolist() == rows
     assert found.scores.min() > 0.95
     assert sum(counted) == 3
@@ -104,3 +104,15 @@ def test_every_training_image_has_features_and_a_patient() -> None:
         index_training(TRAIN, np.ones((60, 2)), PATIENTS[1:])
     with pytest.raises(InvalidInput, match="0 training images"):
         index_training(TRAIN[:0], np.ones((0, 2)), [])
+
+
+def test_of_the_same_patient_nothing_is_a_match() -> None:
+    index = replace(index_by(coarse), patients=tuple(f"p{i // 2}" for i in range(60)))
+    described = describe_both_ways(TRAIN[:6], coarse)
+    anyone, others = match(described, index), match(described, index, list(index.patients[:6]))
+    assert anyone.rows.tolist() == list(range(6))
+    assert all(row // 2 != i // 2 for i, row in enumerate(others.rows))
+    assert (others.scores < anyone.scores).all()
+    alone = index_training(TRAIN[:2], features_of(TRAIN[:2], coarse), ["p0", "p0"])
+    nobody = match(describe_both_ways(TRAIN[:1], coarse), alone, ["p0"])
+    assert (nobody.scores.tolist(), nobody.rows.tolist()) == ([-1], [-1])

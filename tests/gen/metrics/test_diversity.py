@@ -1,5 +1,7 @@
 """Diversity of groups whose diversity is known."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from gen.metrics.diversity import (
     group_ms_ssim,
     ms_ssim,
     pair_mean,
+    pairs_within,
     vendi_score,
 )
 
@@ -219,3 +222,21 @@ def test_features_without_a_direction_are_refused() -> None:
         vendi_score(np.array([[1.0, 0], [0, 0], [0, 0]]))
     with pytest.raises(InvalidInput, match="0 features"):
         vendi_score(np.zeros((0, 3)))
+
+
+@given(
+    names=st.lists(st.sampled_from("abcde"), min_size=1, max_size=20),
+    max_pairs=st.integers(1, 30),
+)
+def test_pairs_within_share_a_name_and_take_turns(names: list[str], max_pairs: int) -> None:
+    pairs = pairs_within(names, max_pairs)
+    all_pairs = {(i, j) for j in range(len(names)) for i in range(j) if names[i] == names[j]}
+    found = {(min(pair), max(pair)) for pair in pairs.tolist()}
+    assert len(found) == len(pairs) == min(max_pairs, len(all_pairs))
+    assert found <= all_pairs
+    of_name = Counter(names[i] for i, _ in pairs)
+    several = [name for name, count in Counter(names).items() if count > 1]
+    taken = [of_name[name] for name in several]
+    exhausted = [of_name[n] == names.count(n) * (names.count(n) - 1) // 2 for n in several]
+    for count, done in zip(taken, exhausted, strict=True):
+        assert done or count >= max(taken) - 1

@@ -244,3 +244,15 @@ def test_few_images_are_read_ahead(images: Path) -> None:
     assert len(begun) <= 5 + 2 * feature_cache._THREADS
     results.close()
     assert seen == [item.name for item in items[:5]]
+
+
+def test_mirrored_features_are_of_the_mirrored_picture_and_kept_apart(images: Path) -> None:
+    network = Counting()
+    items, cache = items_of(images), images.parent / "c"
+    straight = encode_collection(items, encoder(network), cache).features
+    flipped = encode_collection(items, encoder(network), cache, flipped=True).features
+    shape = (10, SIDE, SIDE)
+    assert np.array_equal(flipped.reshape(shape), straight.reshape(shape)[..., ::-1])
+    again = encode_collection(items, encoder(network), cache, flipped=True).features
+    assert np.array_equal(again, flipped)
+    assert network.seen == 20

@@ -18,7 +18,7 @@ from gen.data.collection import pictures_in
 from gen.data.transforms import fit
 from gen.errors import InvalidInput, ModelRefused
 from gen.metrics.encoders import Encoder, load_encoder
-from gen.metrics.features import features_of, read_pictures
+from gen.metrics.features import features_of
 from gen.models.cxr_encoder import CXREncoder
 
 IMAGES = torch.randint(256, (5, 1, 40, 40), dtype=torch.uint8, generator=torch.manual_seed(0))
@@ -249,25 +249,3 @@ def test_a_pipeline_is_no_encoder(tiny_folder: Path) -> None:
 def test_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="holds no picture"):
         pictures_in(tmp_path)
-
-
-def test_a_damaged_picture_costs_only_itself(tmp_path: Path) -> None:
-    Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
-    images, errors = read_pictures(pictures_in(tmp_path), 32)
-    assert images.shape == (1, 1, 32, 32)
-    assert len(errors) == 1
-    assert "b.png" in errors[0]
-    with pytest.raises(InvalidInput, match="none of 1"):
-        read_pictures([tmp_path / "b.png"], 32)
-
-
-def test_pictures_are_read_in_order_and_counted(tmp_path: Path) -> None:
-    for level in (10, 200):
-        picture = np.full((64, 64), level, np.uint8)
-        picture[0, 0] = 255
-        Image.fromarray(picture).save(tmp_path / f"{level}.png")
-    counts: list[int] = []
-    images, errors = read_pictures(pictures_in(tmp_path), 64, counts.append)
-    assert (images[:, 0, 32, 32].tolist(), images.dtype) == ([10, 200], torch.uint8)
-    assert (errors, counts) == ([], [1, 1])
