@@ -37,8 +37,8 @@ commands = typer.Typer(
     no_args_is_help=True, help="Measure synthetic images against real ones, beside a real floor."
 )
 
-commands.command("membership")(membership.command)
-commands.command("reidentification")(reidentification.command)
+commands.command("membership")(membership.membership)
+commands.command("reidentification")(reidentification.reidentification)
 
 
 class Population(StrEnum):
