@@ -120,4 +120,6 @@ def widest_gap(groups: Mapping[str, BesideFloor], higher_is_better: bool) -> Gap
         )
     ranked = sorted(groups, key=lambda name: groups[name].excess.mean(), reverse=higher_is_better)
     best, worst = ranked[0], ranked[-1]
-    return Gap(best, worst, estimate(np.abs(groups[worst].excess - groups[best].excess)))
+    # signed, or an interval could never reach down to no gap at all
+    sign = -1 if higher_is_better else 1
+    return Gap(best, worst, estimate(sign * (groups[worst].excess - groups[best].excess)))

@@ -70,3 +70,11 @@ def test_a_gap_is_between_the_best_and_the_worst_served_above_their_floors() -> 
     assert (turned.best, turned.worst) == ("b", "a")
     with pytest.raises(InvalidInput, match="only the group a"):
         widest_gap({"a": groups["a"]}, higher_is_better=True)
+
+
+def test_a_gap_that_is_chance_reaches_below_zero() -> None:
+    rng = np.random.default_rng(0)
+    groups = {n: BesideFloor(rng.normal(size=40), rng.normal(size=40)) for n in ("a", "b")}
+    for higher in (False, True):
+        gap = widest_gap(groups, higher_is_better=higher).gap
+        assert gap.low < 0 < gap.value < gap.high
