@@ -25,6 +25,7 @@ from jobs.audit.schema import Alignment, Confusion, Figure, Interval, Label, Mod
 from jobs.audit.sets import ImageSet, Inputs
 
 MAX_IMAGE_TEXT = 1000
+MIN_SHOWN = 5  # of fewer images an interval by resampling says too little
 
 
 class Judged(Model):
@@ -46,12 +47,19 @@ def alignment(inputs: Inputs, classifier_id: str, image_text_id: str | None) -> 
     generated = _probabilities(inputs, "synthetic", inputs.synthetic, judge)
     real = _probabilities(inputs, "real", inputs.real, judge)
     asked, stated = _labels(inputs.synthetic, ours), _labels(inputs.real, theirs)
+    found = separations(generated[ours], asked, judge.outputs)
     own = separations(real[theirs], stated, judge.outputs)
     ranks = followed(generated[ours], asked, judge.outputs)
     real_ranks = followed(real[theirs], stated, judge.outputs)
     section = Alignment(
         classifier=judge.encoder.id,
-        labels=_labels_judged(beside_real(separations(generated[ours], asked, judge.outputs), own)),
+        labels=_labels_judged(beside_real(found, own)),
+        too_few=[
+            f"{each.output} among {each.among}: {each.num_shown} of"
+            f" {each.num_shown + each.num_not_shown}"
+            for each in found
+            if not _is_enough(each)
+        ],
         phrases=_phrases(inputs.synthetic, ours, generated, judge),
         confusion=_confusion(generated[ours], asked, judge),
         followed=_followed(ranks, real_ranks),
@@ -80,17 +88,22 @@ def _probabilities(
 
 
 def _labels_judged(pairs: Sequence[Asked]) -> dict[str, Label]:
-    """By output and population; without those that all images, or none, shall show."""
+    """By output and population, of those that enough images shall show, and shall not."""
     return {
         f"{each.generated.output} among {each.generated.among}": _label(each.generated, each.real)
         for each in pairs
-        if each.generated.auroc is not None
+        if _is_enough(each.generated)
     }
+
+
+def _is_enough(each: Separation) -> bool:
+    return min(each.num_shown, each.num_not_shown) >= MIN_SHOWN
 
 
 def _label(generated: Separation, real: Separation | None) -> Label:
     assert generated.auroc is not None
-    known = None if real is None or real.auroc is None else Interval.of(real.auroc)
+    enough = real is not None and real.auroc is not None and _is_enough(real)
+    known = Interval.of(real.auroc) if enough else None  # type: ignore[union-attr, arg-type]
     return Label(
         generated=Interval.of(generated.auroc),
         real=known,
@@ -109,7 +122,7 @@ def _phrases(
         f"{phrase} among {each.among}": _label(each, None)
         for phrase, several in found.items()
         for each in several
-        if each.auroc is not None
+        if _is_enough(each)
     }
 
 

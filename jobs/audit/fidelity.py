@@ -1,6 +1,6 @@
 """Fidelity and diversity: all images, and each group of them, beside real images' own figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ from gen.metrics.intervals import Estimate, Features
 from gen.metrics.kernel import kernel_distance
 from gen.metrics.prdc import prdc
 from gen.metrics.spectrum import NUM_BANDS, band_ratios
-from jobs.audit.schema import Diversity, Fidelity, Figure, Group, Groups, Model, Omitted
+from jobs.audit.schema import Diversity, Fidelity, Figure, Group, Groups, Interval, Model, Omitted
 from jobs.audit.sets import ImageSet, Inputs
 
+ALL = "all classes"
 DIVERSITY = ("spread", "vendi")
-MAX_SIZE, MAX_GROUP_SIZE = 2500, 1000  # images of each set in a draw
+MAX_SIZE, MAX_GROUP_SIZE = 2000, 500  # images of each set in a draw
 MS_SSIM_SIDE = 224  # what radiographs of the usual collections have at least
 MIN_SIDE = 176  # below it the coarsest scale of MS-SSIM does not fit
 MAX_PAIRS = 200
@@ -208,7 +209,28 @@ def _similarity(inputs: Inputs) -> dict[str, Groups | Omitted]:
         report(done + 1, len(kinds))
     none = Omitted(omitted="no class of labels has four synthetic images and three real ones")
     repeated = Omitted(omitted="no prompt has several images: make more of each, with -n")
+    for groups in (prompts, classes):
+        if len(groups) > 1:
+            groups[ALL] = _pooled(groups)
     return {"prompt": prompts or (repeated if kinds else none), "class": classes or none}
+
+
+def _pooled(groups: Groups) -> Group:
+    """All classes together, each weighing as many synthetic images as it has."""
+    known = [each for each in groups.values() if isinstance(each, Group)]
+    images = [each.images for each in known]
+    weights = np.array(images) / sum(images)
+
+    def mean(estimates: Sequence[Interval]) -> Estimate:
+        value = float(weights @ [e.value for e in estimates])
+        reach = float(np.sqrt(weights**2 @ [((e.high - e.low) / 2) ** 2 for e in estimates]))
+        return Estimate(value, value - reach, value + reach)
+
+    alike = [each.figures["ms_ssim"] for each in known]
+    floors = [each.floor for each in alike if each.floor is not None]
+    floor = mean(floors) if len(floors) == len(alike) else None
+    figures = {"ms_ssim": Figure.beside(mean(alike), floor)}
+    return Group(images=sum(images), real=sum(each.real for each in known), figures=figures)
 
 
 def _classes(inputs: Inputs) -> list[tuple[str, list[int], list[int]]]:

@@ -92,7 +92,7 @@ class Diversity(Model):
     """Do they differ among themselves? `floor` is real images' own figure."""
 
     overall: Group | Omitted = Field(description="spread (of features) and vendi")
-    prompt: Groups | Omitted = Field(description="ms_ssim within one prompt, by class of labels")
+    prompt: Groups | Omitted = Field(description="ms_ssim within one prompt, by class and in all")
     label_class: Groups | Omitted = Field(alias="class", description="ms_ssim within a class")
     groups: dict[str, Groups] = Field(description="spread and vendi by axis and group")
 
@@ -103,7 +103,7 @@ class Label(Model):
     """How well the images that shall show a label stand out from those that shall not."""
 
     generated: Interval = Field(description="AUROC of images asked for it against the others")
-    real: Interval | None = Field(description="The classifier's AUROC on real images")
+    real: Interval | None = Field(description="On real images; None of fewer than five")
     num_positive: int
     num_images: int
     num_real_positive: int
@@ -122,6 +122,7 @@ class Alignment(Model):
 
     classifier: str
     labels: dict[str, Label] = Field(description='By "finding among children" and alike')
+    too_few: list[str] = Field(description="Labels that fewer than five images shall show, or not")
     phrases: dict[str, Label] = Field(description='By "wording among children" and alike')
     confusion: Confusion
     followed: Figure | Omitted = Field(

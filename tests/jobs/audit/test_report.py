@@ -61,6 +61,7 @@ def report() -> dict[str, Any]:
             "labels": {
                 "Effusion among adults": label | {"generated": interval(0.6), "real": interval(0.9)}
             },
+            "too_few": ["Mass among adults: 1 of 6"],
             "phrases": {},
             "confusion": {"rows": ["Mass (3)"], "columns": ["Mass"], "mean_rank": [[0.9]]},
             "followed": why,
@@ -132,7 +133,7 @@ def test_the_summary_compares_with_the_floor(report: dict[str, Any]) -> None:
         (
             "6, its floor 2 (3.0 times)",
             "40% of real images have a synthetic one close by; other real images reach 90%",
-            "adult: Mass: MS-SSIM 0.55, real images of that class 0.40",
+            "(adult: Mass) have an MS-SSIM of 0.55, two real images of its class 0.40",
             "1 stand out clearly less",
             "1 of 6 images suspiciously near a training image (17.0%; held-out real images 1.0%)",
             "clear gaps in Fréchet distance by sex (worst: female)",
