@@ -51,7 +51,7 @@ class GenerateConfig:
     out: Path
     model: str = "cxr-mini"
     num_inference_steps: int = 25
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     scheduler: str = "dpm++"
     height: int | None = None
     width: int | None = None
@@ -318,7 +318,7 @@ def command(
         int | None, typer.Option(min=0, help="Seed of the first image; drawn if not given")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps; 20-25 is plenty")] = 25,
-    guidance: Annotated[float, typer.Option(help="How strictly to follow the text; 1 = off")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="How strictly to follow the text; 1 = off")] = 1.5,
     scheduler: Annotated[
         str, typer.Option(help="dpm++, ddim, euler, euler-a, heun, unipc, pndm or ddpm")
     ] = "dpm++",

@@ -40,7 +40,7 @@ class ReidentificationConfig:
     reidentifier: str | None = None
     encoder: str = "cxr-encoder-mini"
     num_inference_steps: int = 25
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     seed: int = 0
 
 
@@ -250,7 +250,7 @@ def reidentification(
     ] = None,
     encoder: Annotated[str, typer.Option(help="Encoder of the distances")] = "cxr-encoder-mini",
     num_inference_steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
-    guidance_scale: Annotated[float, typer.Option(help="1 = off")] = 2.0,
+    guidance_scale: Annotated[float, typer.Option(help="1 = off")] = 1.5,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
