@@ -24,6 +24,7 @@ from gen.errors import InvalidInput
 from gen.metrics.aligned import detail, halved, similarity, templates_of
 from gen.metrics.features import features_of
 from gen.metrics.nearest import nearest
+from gen.metrics.side_by_side import side_by_side
 
 BY_FEATURES, BY_THUMBNAIL = 16, 8  # candidates of each look-up: two and four of them an image
 ALIGNED = 6  # candidates laid over at full size, after all were at half
@@ -134,16 +135,22 @@ def match(
     names: Sequence[str | None] = patients or [None] * len(described.images)
     own = [frozenset(index.rows_of(name)) for name in names]
     candidates = _candidates(described, index)
-    scores: list[float] = []
-    rows: list[int] = []
-    for images, found in zip(described.images.split(BATCH), candidates.split(BATCH), strict=True):
-        templates = templates_of(images)
-        for i in range(len(images)):
-            others = [row for row in found[i].unique().tolist() if row not in own[len(rows)]]
-            score, row = _best([each[i : i + 1] for each in templates], others, index)
-            scores.append(score)
-            rows.append(row)
-        report(len(images))
+
+    def look_up(start: int) -> list[tuple[float, int]]:
+        batch = slice(start, start + BATCH)
+        templates = templates_of(described.images[batch])
+        found = []
+        for i, near in enumerate(candidates[batch]):
+            others = [row for row in near.unique().tolist() if row not in own[start + i]]
+            found.append(_best([each[i : i + 1] for each in templates], others, index))
+        return found
+
+    best: list[tuple[float, int]] = []
+    with side_by_side() as pool:
+        for found in pool.map(look_up, range(0, len(candidates), BATCH)):
+            best += found
+            report(len(found))
+    scores, rows = zip(*best, strict=True)
     return Matches(np.array(scores, np.float64), np.array(rows, np.intp))
 
 

@@ -172,9 +172,9 @@ def vendi_score(features: Features) -> float:
     """
     directions = _directions(features)
     # U U' and U'U have the same eigenvalues but zero
-    wide = len(directions) < directions.shape[1]
-    gram = directions @ directions.T if wide else directions.T @ directions
-    shares = np.linalg.eigvalsh(gram / len(directions)).clip(0)
+    rows = torch.from_numpy(directions)
+    gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    shares = torch.linalg.eigvalsh(gram / len(rows)).clamp_min(0).numpy()
     return float(
         np.exp(-np.sum(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))))
     )

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from gen.errors import InvalidInput
 from gen.metrics.intervals import Estimate, Features, estimate, halvings
+from gen.metrics.side_by_side import side_by_side
 
-Measure = Callable[[Features, Features], Mapping[str, float]]
+Figures = Mapping[str, float]
+Measure = Callable[[Features, Features], Figures]
 """(features of images to judge (N, D), of real images (N, D)) -> figures by name."""
 
 MIN_IMAGES = 16  # of each set in a draw; with fewer, figures are noise
@@ -67,7 +69,7 @@ def compare(
         generated: (N, D); half of them in each draw.
         real: (M, D).
         patients: whose image each real one is; the halves share none.
-        measure: called twice a draw.
+        measure: called twice a draw, in several threads.
         num_draws: halvings.
         seed: of the halvings. The order of the images changes nothing.
         max_size: images of each set in a draw, for distances of all pairs take their square.
@@ -75,19 +77,20 @@ def compare(
     Raises:
         InvalidInput: a draw would hold fewer than `MIN_IMAGES` images, or see `halvings`.
     """
-    draws: list[Mapping[str, float]] = []
-    floors: list[Mapping[str, float]] = []
-    sizes = []
-    for half, left, right in halvings(generated, real, patients, num_draws, seed, max_size):
+
+    def draw(sets: tuple[Features, Features, Features]) -> tuple[Figures, Figures, int]:
+        half, left, right = sets
         if len(half) < MIN_IMAGES:
             raise InvalidInput(
                 f"there are {len(generated)} generated images and {len(real)} real ones of"
                 f" {len(set(patients))} patients, of which a draw uses {len(half)}; it needs"
                 f" {MIN_IMAGES}"
             )
-        draws.append(measure(half, right))
-        floors.append(measure(left, right))
-        sizes.append(len(half))
+        return measure(half, right), measure(left, right), len(half)
+
+    with side_by_side() as pool:
+        found = pool.map(draw, halvings(generated, real, patients, num_draws, seed, max_size))
+        draws, floors, sizes = zip(*found, strict=True)
     return Comparison(
         round(np.mean(sizes)),
         {

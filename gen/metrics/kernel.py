@@ -5,6 +5,7 @@ below zero where two sets are alike.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gen.errors import InvalidInput
@@ -76,11 +77,10 @@ def _mean_of_others(features: Features) -> float:
 
 def _kernel_sum(first: Features, second: Features) -> float:
     total = 0.0
-    for start in range(0, len(first), CHUNK):
-        base = first[start : start + CHUNK] @ second.T
-        base /= first.shape[1]
-        base += 1
-        total += float(np.vdot(base * base, base))  # seven times as fast as **3
+    columns = torch.from_numpy(second).T
+    for rows in torch.from_numpy(first).split(CHUNK):
+        base = (rows @ columns).div_(first.shape[1]).add_(1)
+        total += float(torch.dot((base * base).flatten(), base.flatten()))  # faster than **3
     return total
 
 
