@@ -39,7 +39,7 @@ def test_the_commands_that_need_no_data_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "children.csv").write_text("prompt\nchest x-ray of a child with pneumonia\n")
+    (tmp_path / "prompts.csv").write_text("prompt\nchest x-ray of a child with pneumonia\n")
     assert len(RUNNABLE) >= 6
     for line in RUNNABLE:
         result = CliRunner().invoke(app, arguments(line))

@@ -38,6 +38,8 @@ READINGS = {
 LIMITS = (
     "Distances compare with one another inside one report, not with those of other encoders.",
     "Labels are as good as the real set's; text-mined ones are often wrong.",
+    "Only images were looked at: what a model itself betrays of its training images is asked by"
+    " `medphantom evaluate membership` and `reidentification`.",
     "No figure here says that an image is safe to diagnose from, or that a set is private.",
 )
 
