@@ -110,7 +110,7 @@ def test_an_image_folder_takes_its_labels_from_its_prompts(tmp_path: Path, key: 
     collection = read_collection(tmp_path)
     assert [item.name for item in collection.items] == ["a.png", "b.png"]
     assert collection.items[0].prompt == sentence
-    assert collection.items[0].labels == Labels(("Effusion",), age=70, sex="M")
+    assert collection.items[0].labels == Labels(("Effusion",), "PA", 70, "M")
     assert collection.items[1].labels is None
     assert said(collection, "1 row(s) name a file that does not exist; the first: gone.png")
     assert said(collection, "1 image(s) take their labels from their prompts")
