@@ -2,37 +2,37 @@
 
 `run` drives one process. `Engine` drives many, a forward at a time: the process whose turn it is
 leads, and every call that fits beside its own (same component, trailing shapes, dtypes, devices)
-rides along, up to a budget of rows. A newcomer joins at the next forward. Nobody starves:
-
-- processes of one priority take turns, longest waiting first, and share the rows evenly, so a call
-  of hundreds of rows is spread over many forwards and others need not wait for its end;
-- a lower priority number goes first and the others get the rows it leaves, except that one forward
-  in `FAIR_TURN` ignores priority.
+rides along, up to a budget of rows. A newcomer joins at the next forward. How the rows are shared,
+so that nobody starves, is in `gen.sharing`.
 """
 
 import threading
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor
 
 from gen.errors import InvalidInput, MedphantomError, ProcessCancelled
+from gen.sharing import BATCH, LIVE, choose
 from gen.types import Components, ModelCall, Process, T
 
-LIVE, BATCH = 0, 1  # priorities: somebody waits; work for the rows that live requests leave
-FAIR_TURN = 8  # costs live requests at most an eighth of the forwards
+__all__ = ["BATCH", "LIVE", "Engine", "Ticket", "run"]
+
+OnForward = Callable[[str, int, float], None]
+"""(component, rows with padding, seconds) of a forward that is done."""
 
 
 class Ticket(Generic[T]):
     """A submitted process: ask it how far it is, for its result, or to stop. Any thread may."""
 
-    def __init__(self, priority: int, on_cancel: Callable[[], None]) -> None:
-        self.priority = priority
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
         self.steps_done = 0  # network calls answered so far
+        self.waited_s: float | None = None  # from submission to the first answered call
+        self._submitted = time.monotonic()
         self._on_cancel = on_cancel
         self.cancelled = False
         self._finished = False
@@ -70,10 +70,23 @@ class _Live:
 
     call: ModelCall  # once started
 
-    def __init__(self, ticket: Ticket[Any], process: Process[Any], turn: int) -> None:
+    def __init__(
+        self,
+        ticket: Ticket[Any],
+        process: Process[Any],
+        components: Components,
+        turn: int,
+        priority: int,
+        owner: Hashable,
+        exact: bool,
+    ) -> None:
         self.ticket = ticket
         self.process = process
+        self.components = components
         self.turn = turn  # number of the forward that served it last
+        self.priority = priority
+        self.owner = owner
+        self.exact = exact
         self.answers: list[Tensor] = []
         self.num_waiting = 0  # rows of the call not answered yet
 
@@ -82,9 +95,14 @@ class _Live:
         alone = id(self) if self.call.needs_grad else None
         return (
             self.call.component,
+            id(self.components),
             alone,
             *((r.shape[1:], r.dtype, r.device) for r in self.call.rows),
         )
+
+    def is_whole(self) -> bool:
+        """A call that is recorded by autograd is answered in one piece."""
+        return self.call.needs_grad
 
     def next_rows(self, num_rows: int) -> tuple[Tensor, ...]:
         start = self.call.num_rows - self.num_waiting
@@ -95,6 +113,8 @@ class _Live:
         self.answers.append(answer)
         self.num_waiting -= len(answer)
         if self.num_waiting == 0:
+            if self.ticket.waited_s is None:
+                self.ticket.waited_s = time.monotonic() - self.ticket._submitted
             self.ticket.steps_done += 1
             # cat copies: the process must not share memory with others of its forward
             self.resume(lambda: self.process.send(torch.cat(self.answers)))
@@ -132,27 +152,74 @@ class Engine:
 
     Args:
         components: the networks by name, called as `component(*rows)`, without autograd unless
-            the call needs it.
+            the call needs it; processes may bring others.
         max_rows: most rows of one forward; only a call that needs autograd is never split.
         pad_rows: fill each forward up to 1, 2, 4, 8, ... rows by repeating one, so that compiled
             networks see few shapes; the padding is dropped from the answer.
+        exact_rows: a forward with rows of an exact process has at least so many. Numbers depend on
+            the shape of a forward in their last bits, not on who shares it, so a process gets the
+            same bits in any company if every shape from here to `max_rows` gives the same.
+        shared_rows: most rows of a forward while a live process is beside another owner's or
+            priority's; None is `max_rows`. What is nearly as fast as a lone request's own rows
+            keeps one owner's load from slowing another.
+        on_forward: told of every forward.
     """
 
-    def __init__(self, components: Components, max_rows: int = 16, pad_rows: bool = True) -> None:
+    def __init__(
+        self,
+        components: Components,
+        max_rows: int = 16,
+        pad_rows: bool = True,
+        *,
+        exact_rows: int = 1,
+        shared_rows: int | None = None,
+        on_forward: OnForward = lambda *_: None,
+    ) -> None:
         if max_rows < 1:
             raise InvalidInput(f"max_rows is {max_rows}, but a forward needs a row; try 16")
+        for name, rows in (("exact_rows", exact_rows), ("shared_rows", shared_rows or max_rows)):
+            if not 1 <= rows <= max_rows:
+                raise InvalidInput(f"{name} is {rows}, but must be from 1 to max_rows, {max_rows}")
         self._components = components
         self._max_rows = max_rows
         self._pad_rows = pad_rows
+        self._exact_rows = exact_rows
+        self._shared_rows = shared_rows or max_rows
+        self._on_forward = on_forward
+        self._turns: dict[Hashable, int] = {}  # the forward that served an owner last
         self._arrivals: deque[_Live] = deque()  # not started yet; any thread appends
         self._live: list[_Live] = []
         self._num_forwards = 0
         self._stepping = threading.Lock()  # a running process cannot be closed
 
-    def submit(self, process: Process[T], priority: int = LIVE) -> Ticket[T]:
-        """Let the process join at the next step; the lower the priority number, the earlier."""
-        ticket: Ticket[T] = Ticket(priority, self._close_cancelled_unless_stepping)
-        self._arrivals.append(_Live(ticket, process, self._num_forwards))
+    @property
+    def num_live(self) -> int:
+        """Processes that are submitted and not done."""
+        return len(self._live) + len(self._arrivals)
+
+    def submit(
+        self,
+        process: Process[T],
+        priority: int = LIVE,
+        *,
+        owner: Hashable = None,
+        exact: bool = False,
+        components: Components | None = None,
+    ) -> Ticket[T]:
+        """Let the process join at the next step.
+
+        Args:
+            process: not started.
+            priority: the lower the number, the earlier.
+            owner: whose process it is; owners share the forwards evenly.
+            exact: give it the same bits in any company, see `exact_rows`.
+            components: of its model, if not the engine's; processes share forwards only with
+                those that brought the same object.
+        """
+        ticket: Ticket[T] = Ticket(self._close_cancelled_unless_stepping)
+        networks = self._components if components is None else components
+        turn = self._num_forwards
+        self._arrivals.append(_Live(ticket, process, networks, turn, priority, owner, exact))
         return ticket
 
     def step(self) -> bool:
@@ -166,10 +233,7 @@ class Engine:
             self._drop_finished()
             if self._live:
                 self._num_forwards += 1
-                shares = self._choose()
-                for live, _ in shares:
-                    live.turn = self._num_forwards
-                self._serve(shares)
+                self._serve(self._choose())
                 self._drop_finished()
             return bool(self._live or self._arrivals)
 
@@ -179,23 +243,11 @@ class Engine:
             pass
 
     def _choose(self) -> list[_Share]:
-        """The processes of the next forward, each with its number of rows."""
-        all_equal = self._num_forwards % FAIR_TURN == 0
-
-        def rank(live: _Live) -> int:
-            return 0 if all_equal else live.ticket.priority
-
-        queue = sorted(self._live, key=lambda live: (rank(live), live.turn))
-        leader = queue[0]
-        if leader.call.needs_grad:
-            return [(leader, leader.num_waiting)]
-        shares: list[_Share] = []
-        budget = self._max_rows
-        for _, peers in groupby((x for x in queue if x.group() == leader.group()), key=rank):
-            equals = list(peers)
-            counts = fair_shares([live.num_waiting for live in equals], budget)
-            budget -= sum(counts)
-            shares += [(live, count) for live, count in zip(equals, counts, strict=True) if count]
+        """The processes of the next forward, each with its number of rows; it is their turn."""
+        forward = self._num_forwards
+        shares = choose(self._live, self._turns, forward, self._max_rows, self._shared_rows)
+        for live, _ in shares:
+            live.turn = self._turns[live.owner] = forward
         return shares
 
     def _serve(self, shares: list[_Share]) -> None:
@@ -218,24 +270,34 @@ class Engine:
                 self._serve([share])
 
     def _forward(self, shares: list[_Share]) -> list[Tensor]:
-        call, counts = shares[0][0].call, [count for _, count in shares]
-        if call.needs_grad:
+        leader, counts = shares[0][0], [count for _, count in shares]
+        if leader.is_whole():
             with torch.enable_grad():
-                return [self._answer(call.component, call.rows)]
+                return [self._answer(leader, leader.call.rows)]
         parts = [live.next_rows(count) for live, count in shares]
         num_rows = sum(counts)
-        if self._pad_rows:
-            bucket = min(1 << (num_rows - 1).bit_length(), self._max_rows)
-            parts += [tuple(row[-1:] for row in parts[-1])] * (bucket - num_rows)
+        bucket = self._bucket(num_rows, any(live.exact for live, _ in shares))
+        parts += [tuple(row[-1:] for row in parts[-1])] * (bucket - num_rows)
         with torch.no_grad():
             rows = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-            return list(self._answer(call.component, rows)[:num_rows].split(counts))
+            return list(self._answer(leader, rows)[:num_rows].split(counts))
 
-    def _answer(self, name: str, rows: tuple[Tensor, ...]) -> Tensor:
-        if name not in self._components:
-            known = ", ".join(sorted(self._components))
+    def _bucket(self, num_rows: int, exact: bool) -> int:
+        """Rows of a forward with its padding."""
+        if exact:
+            num_rows = max(num_rows, self._exact_rows)
+        if not self._pad_rows:
+            return num_rows
+        return min(1 << (num_rows - 1).bit_length(), self._max_rows)
+
+    def _answer(self, leader: _Live, rows: tuple[Tensor, ...]) -> Tensor:
+        name, components = leader.call.component, leader.components
+        if name not in components:
+            known = ", ".join(sorted(components))
             raise InvalidInput(f"component is {name!r}, but the engine has only: {known}")
-        answer = self._components[name](*rows)
+        started = time.perf_counter()
+        answer = components[name](*rows)
+        self._on_forward(name, len(rows[0]), time.perf_counter() - started)
         if answer.ndim == 0 or len(answer) != len(rows[0]):
             raise MedphantomError(
                 f"component {name!r} was given {len(rows[0])} rows and answered with the shape "
@@ -259,6 +321,8 @@ class Engine:
 
     def _drop_finished(self) -> None:
         self._live = [live for live in self._live if not live.ticket.done()]
+        if not self._live:
+            self._turns.clear()  # owners come and go
 
 
 def run(process: Process[T], components: Components, max_rows: int = 16) -> T:
@@ -270,16 +334,3 @@ def run(process: Process[T], components: Components, max_rows: int = 16) -> T:
     finally:
         process.close()  # on a keyboard interrupt; otherwise it has ended
     return ticket.result()
-
-
-def fair_shares(wanted: Sequence[int], budget: int) -> list[int]:
-    """Split a budget of rows max-min fairly: small wishes are met, large ones share the rest.
-
-    When there are more wishes than rows, the first ones get a row each.
-    """
-    shares = [0] * len(wanted)
-    ascending = sorted(range(min(len(wanted), budget)), key=lambda index: wanted[index])
-    for num_served, index in enumerate(ascending):
-        shares[index] = min(wanted[index], budget // (len(ascending) - num_served))
-        budget -= shares[index]
-    return shares

@@ -53,9 +53,9 @@ def process_of(pipeline: "TextToCXRPipeline", request: Request) -> "Process[Tens
     """The sampling process of a request, with a scheduler of its own."""
     from gen.denoising import make_generators, scheduler_named
 
-    pipeline.scheduler = scheduler_named(request.scheduler, pipeline.scheduler.config)
     return pipeline.process(
         request.prompt,
+        scheduler=scheduler_named(request.scheduler, pipeline.scheduler.config),
         num_inference_steps=request.num_inference_steps,
         generator=make_generators([request.seed]),
     )

@@ -178,19 +178,23 @@ class TextToCXRPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
+        scheduler: Any = None,
         on_step: OnStep | None = None,
         decode: bool = True,
     ) -> Process[Tensor]:
         """The algorithm of `__call__`, for an engine: images (N, C, H, W) in [0, 1], or latents.
 
-        Arguments are checked and the scheduler is copied here, before the first step.
+        Arguments are checked and the scheduler (None: the pipeline's) is copied here, before the
+        first step.
         """
         prompts = _repeat(prompt, num_images_per_prompt)
         negatives = _repeat(_as_many(negative_prompt, prompt), num_images_per_prompt)
         height, width = height or self.default_size, width or self.default_size
         self.check_inputs(prompts, height, width, num_inference_steps)
         generators = _one_an_image(generator, len(prompts))
-        scheduler = fresh_scheduler(self.scheduler, num_inference_steps, self.unet.device)
+        scheduler = fresh_scheduler(
+            scheduler or self.scheduler, num_inference_steps, self.unet.device
+        )
         if latents is None:
             latents = draw_noise(self.latent_shape(height, width), generators)
 

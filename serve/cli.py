@@ -1,6 +1,10 @@
-"""The entry point `medphantom`."""
+"""The entry point `medphantom`: the commands of the jobs, and those of the service."""
 
 from jobs.cli import app
+from serve import keys_command, serve_command
+
+app.command("serve")(serve_command.command)
+app.add_typer(keys_command.commands, name="keys")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from itertools import islice
 from math import isfinite
 from pathlib import Path
 from struct import unpack
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +65,17 @@ def write_dicom(
         view: "AP", "PA", "LL", "RL" or None.
         overwrite: replace an existing file.
     """
-    dataset = build_dicom(
-        pixels, record, sop_class=sop_class, bits=bits, spacing_mm=spacing_mm, view=view
-    )
     with atomic_file(path, overwrite=overwrite) as stream:
-        dcmwrite(stream, dataset, enforce_file_format=True)
+        encode_dicom(
+            stream, pixels, record, sop_class=sop_class, bits=bits, spacing_mm=spacing_mm, view=view
+        )
+
+
+def encode_dicom(
+    stream: BinaryIO, pixels: NDArray[np.floating], record: Record, **kinds: Any
+) -> None:
+    """Write into an open stream what `write_dicom` writes; `kinds` as `build_dicom` takes them."""
+    dcmwrite(stream, build_dicom(pixels, record, **kinds), enforce_file_format=True)
 
 
 def dicom_image(name: str, data: bytes, limits: Limits) -> MedicalImage:

@@ -33,10 +33,10 @@ def build_dicom(
     pixels: NDArray[np.floating],
     record: Record,
     *,
-    sop_class: SopClass,
-    bits: int,
-    spacing_mm: tuple[float, float] | None,
-    view: str | None,
+    sop_class: SopClass = "DX",
+    bits: int = 16,
+    spacing_mm: tuple[float, float] | None = None,
+    view: str | None = None,
 ) -> Dataset:
     """Build the object for pixels (H, W) in [0, 1]; the same arguments give the same bytes.
 

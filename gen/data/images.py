@@ -1,6 +1,7 @@
 """Pictures in and out: PNG, JPEG and DICOM to one grey record, and PNG back."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,13 @@ def write_png(
     overwrite: bool = False,
 ) -> None:
     """Write pixels (H, W) in [0, 1] as a grey PNG of 8 or 16 bits that carries its record."""
-    picture = Image.fromarray(to_integers(pixels, bits))
     with atomic_file(path, overwrite=overwrite) as stream:
-        picture.save(stream, format="PNG", pnginfo=record.to_png_info())
+        encode_png(stream, pixels, record, bits=bits)
+
+
+def encode_png(
+    stream: BinaryIO, pixels: NDArray[np.floating], record: Record, *, bits: int = 8
+) -> None:
+    """Write into an open stream what `write_png` writes into a file."""
+    picture = Image.fromarray(to_integers(pixels, bits))
+    picture.save(stream, format="PNG", pnginfo=record.to_png_info())

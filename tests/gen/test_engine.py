@@ -16,9 +16,10 @@ from gen.denoising import (
     make_generators,
     scheduler_named,
 )
-from gen.engine import BATCH, Engine, fair_shares, run
+from gen.engine import BATCH, Engine, run
 from gen.errors import InvalidInput, MedphantomError, ProcessCancelled
 from gen.guidance.classifier_free import classifier_free
+from gen.sharing import FEWEST_ROWS, fair_shares
 from gen.types import Components, ModelCall, Process
 
 # Sums in float32 are rounded differently for each batch shape: about 1e-6 a forward here, and the
@@ -153,8 +154,14 @@ def test_rows_are_shared_max_min_fairly(wanted: list[int], budget: int) -> None:
     shares = fair_shares(wanted, budget)
     assert sum(shares) == min(budget, sum(wanted))
     assert all(share <= wish for share, wish in zip(shares, wanted, strict=True))
-    cut = [share for share, wish in zip(shares, wanted, strict=True) if share < wish]
-    assert not cut or max(shares) <= min(cut) + 1
+    num_served = sum(share > 0 for share in shares)
+    assert all(share == 0 for share in shares[num_served:])  # the first ones go first
+    cut = [
+        share
+        for share, wish in list(zip(shares, wanted, strict=True))[: num_served - 1]
+        if share < wish
+    ]
+    assert not cut or (max(shares) <= min(cut) + 1 and min(cut) >= min(FEWEST_ROWS, budget))
 
 
 def test_a_cancelled_process_runs_its_clean_up_and_has_no_result() -> None:
@@ -208,3 +215,65 @@ def test_gradients_are_recorded_only_for_calls_that_ask(alone: bool) -> None:
             ticket = engine.submit(process(needs_grad))
             engine.drain()
             assert ticket.result() is needs_grad
+
+
+def test_an_exact_process_gets_the_same_bits_in_any_company() -> None:
+    def rounded(rows: Tensor) -> Tensor:
+        return rows + (0 if len(rows) >= 4 else 1e-6 * len(rows))  # small shapes round otherwise
+
+    def process() -> Process[Tensor]:
+        sample = torch.zeros(2)
+        for _ in range(4):
+            sample = yield ModelCall("round", (sample,))
+        return sample
+
+    results = []
+    for company in range(4):
+        engine = Engine({"round": rounded}, max_rows=8, exact_rows=4)
+        ticket = engine.submit(process(), BATCH, exact=True)
+        others = [engine.submit(process()) for _ in range(company)]
+        engine.drain()
+        results.append(ticket.result())
+        assert all(other.done() for other in others)
+    assert all(torch.equal(result, results[0]) for result in results)
+    with pytest.raises(InvalidInput, match="exact_rows is 9"):
+        Engine({}, max_rows=8, exact_rows=9)
+
+
+def test_owners_share_evenly_however_much_one_of_them_wants() -> None:
+    sizes: list[int] = []
+    engine = Engine(adder(sizes), max_rows=8)
+    greedy = [engine.submit(counting(50, rows=2), owner="greedy") for _ in range(30)]
+    polite = engine.submit(counting(10, rows=2), owner="polite")
+    for _ in range(10):
+        engine.step()
+    assert polite.result() == 20  # rides in every forward, as if alone
+    assert sum(ticket.steps_done for ticket in greedy) == 30  # what polite leaves
+
+
+def test_forwards_are_short_while_somebody_waits_beside_others() -> None:
+    sizes: list[int] = []
+    engine = Engine(adder(sizes), max_rows=8, shared_rows=4)
+    job = [engine.submit(counting(3, rows=2), BATCH) for _ in range(4)]
+    engine.step()
+    live = engine.submit(counting(2, rows=2))
+    engine.drain()
+    assert live.result() == 4
+    assert all(ticket.result() == 6 for ticket in job)
+    assert sizes == [8, 4, 4, 8, 4]  # two of them shared
+
+
+def test_a_guided_call_is_served_whole() -> None:
+    engine = Engine(adder([]), max_rows=4)
+    tickets = [engine.submit(counting(1, rows=2)) for _ in range(4)]
+    engine.step()
+    assert [ticket.done() for ticket in tickets] == [True, True, False, False]
+
+
+def test_forwards_are_reported() -> None:
+    seen: list[tuple[str, int]] = []
+    engine = Engine(adder([]), 4, on_forward=lambda name, rows, seconds: seen.append((name, rows)))
+    engine.submit(counting(1, rows=3))
+    assert engine.num_live == 1
+    engine.drain()
+    assert (seen, engine.num_live) == ([("add", 4)], 0)

@@ -1,0 +1,23 @@
+"""Small pictures of unfinished images, to watch them form."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from gen.data.medical_image import to_integers
+
+LONGEST_SIDE = 128
+
+
+def preview_png(pixels: NDArray[np.floating]) -> bytes:
+    """A PNG, at most `LONGEST_SIDE` pixels a side, of pixels (H, W) in [0, 1]."""
+    picture = Image.fromarray(to_integers(pixels, 8))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
+    info = PngInfo()
+    info.add_text("Synthetic", "YES")
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", pnginfo=info)
+    return stream.getvalue()

@@ -1,0 +1,33 @@
+"""What differs from host to host, from the environment: MEDPHANTOM_DATA, _STORE, _RESULTS."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where jobs, keys and results are kept."""
+
+    model_config = SettingsConfigDict(env_prefix="MEDPHANTOM_", frozen=True)
+
+    data: Path = Field(
+        default_factory=lambda: Path.home() / ".medphantom",
+        description="Folder for what is not placed elsewhere",
+    )
+    store: str | None = Field(None, description="SQLAlchemy URL of the database of jobs and keys")
+    results: str | None = Field(None, description="Folder or fsspec URL of the results")
+
+    @property
+    def store_url(self) -> str:
+        """The database: an SQLite file in the data folder if none is named."""
+        if self.store is not None:
+            return self.store
+        folder = self.data.expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return f"sqlite:///{folder / 'medphantom.db'}"
+
+    @property
+    def results_root(self) -> str:
+        """The place of results: a folder in the data folder if none is named."""
+        return self.results or str(self.data.expanduser().resolve() / "results")

@@ -1,0 +1,88 @@
+"""Where results are kept: a local folder, or any store fsspec knows, such as s3://bucket/path.
+
+A file appears whole or not at all, under a name that holds its content's hash: whoever makes an
+item a second time writes the same file, or one beside it that nothing refers to.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+
+from gen.data.atomic import atomic_file
+from gen.errors import InvalidInput, MedphantomError
+
+SUFFIXES = {"image/png": "png", "application/dicom": "dcm"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of the store."""
+
+    file: str  # relative to the root
+    sha256: str
+    size: int
+
+
+class Sink:
+    """Results under one root.
+
+    Args:
+        root: folder or fsspec URL; chosen by whoever runs the service, never by a caller.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(root)
+        self._local = self._fs.protocol in ("file", ("file", "local"))
+        if self._local:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+
+    def put(self, job_id: str, index: int, data: bytes, media_type: str) -> Kept:
+        """Keep the file of an item.
+
+        Raises:
+            OSError: the store is full or gone; nothing was changed.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        file = f"{_checked(job_id)}/{index:06d}-{sha256[:16]}.{SUFFIXES[media_type]}"
+        path = f"{self._root}/{file}"
+        if not self._local:
+            self._fs.pipe_file(path, data)  # object stores show an object when it is whole
+        else:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path, overwrite=True) as stream:
+                stream.write(data)
+        return Kept(file, sha256, len(data))
+
+    def get(self, file: str, sha256: str) -> bytes:
+        """The bytes of a file that was kept.
+
+        Raises:
+            MedphantomError: it is gone or was changed.
+        """
+        try:
+            data: bytes = self._fs.cat_file(f"{self._root}/{file}")
+        except FileNotFoundError as error:
+            raise MedphantomError(f"the result {file} is gone from its store") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise MedphantomError(f"the result {file} was changed after it was written")
+        return data
+
+    def delete(self, files: list[str]) -> None:
+        """Forget files, and the folders they leave empty; those already gone are no error."""
+        for file in files:
+            path = f"{self._root}/{file}"
+            if self._fs.exists(path):
+                self._fs.rm_file(path)
+        if self._local:
+            for folder in {Path(self._root, file).parent for file in files}:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def _checked(job_id: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", job_id):
+        raise InvalidInput("a job's id is 1 to 64 letters, digits, _ or -")
+    return job_id

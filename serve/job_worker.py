@@ -1,0 +1,44 @@
+"""The deployment that works off the job store, below live requests."""
+
+import asyncio
+import logging
+import uuid
+
+from ray.serve.handle import DeploymentHandle
+
+from jobs.sink import Sink
+from jobs.store import JobStore
+from jobs.worker import Worker
+from serve.logs import join_serve_logs
+from serve.ray_backend import RayBackend
+from serve.settings import AppArgs
+
+log = logging.getLogger("medphantom.worker")
+
+
+class JobWorker:
+    """Leases items and has the samplers make them."""
+
+    async def __init__(  # type: ignore[misc] # Serve awaits it
+        self, args: AppArgs, sampler: DeploymentHandle
+    ) -> None:
+        join_serve_logs()
+        worker = Worker(
+            JobStore(args.store),
+            Sink(args.results),
+            RayBackend(sampler).run_once,
+            name=f"worker-{uuid.uuid4().hex[:12]}",
+            slots=args.job_slots,
+            lease_s=args.lease_s,
+        )
+        self._task = asyncio.create_task(worker.run())
+
+    def check_health(self) -> None:
+        """Raise if the work has ended, which it never does by itself."""
+        if self._task.done():
+            raise RuntimeError("the worker has stopped")
+
+    async def __del__(self) -> None:
+        """Give back what is under way."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,32 @@
+"""Links to results, which end with their job."""
+
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from jobs.job import Item, Job
+from jobs.links import sign
+from jobs.sink import SUFFIXES
+from serve.schemas import ImageLink
+from serve.service import Service
+
+MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
+
+
+def media_type_of(file: str) -> str:
+    """Of a file of the sink, by its suffix."""
+    return MEDIA_TYPES[PurePosixPath(file).suffix[1:]]
+
+
+def image_link(service: Service, job: Job, item: Item) -> ImageLink | None:
+    """A link that works without a key until the job is forgotten; None before there is a result."""
+    if item.file is None or item.sha256 is None or item.size is None:
+        return None
+    expires = int(job.expires_at)
+    signature = sign(service.link_secret, job.id, item.index, expires)
+    return ImageLink(
+        url=f"/v1/results/{job.id}/{item.index}?expires={expires}&signature={signature}",
+        expires_at=datetime.fromtimestamp(expires, UTC),
+        media_type=media_type_of(item.file),
+        sha256=item.sha256,
+        bytes=item.size,
+    )

@@ -1,0 +1,61 @@
+/**
+ * The page's entry. Reading order: text-to-cxr.js (what a view is), form.js, gallery.js,
+ * job-card.js, tile.js, viewer.js, api.js, dom.js.
+ *
+ * A further view is a module with a class like TextToCXR (task, noun, load, fill, describe), its
+ * form in index.html, and a line in `views`: the gallery shows the jobs of every task.
+ */
+
+import { Api, ApiError } from "./api.js";
+import { Gallery } from "./gallery.js";
+import { TextToCXR } from "./text-to-cxr.js";
+import { Viewer } from "./viewer.js";
+
+const keyDialog = document.getElementById("key-dialog");
+const forget = document.getElementById("forget-key");
+
+/** Asks for an API key; resolves to null if the reader gives none. */
+function askKey(refused) {
+  const input = keyDialog.querySelector("input");
+  keyDialog.querySelector(".why").textContent = refused
+    ? "The service did not accept this key. Is it whole, and still valid?"
+    : "This service asks for a key.";
+  keyDialog.returnValue = "";
+  keyDialog.showModal();
+  input.focus();
+  return new Promise((resolve) => {
+    const closed = () => {
+      const key = keyDialog.returnValue === "use" ? input.value.trim() : null;
+      input.value = "";
+      forget.hidden = !key;
+      resolve(key);
+    };
+    keyDialog.addEventListener("close", closed, { once: true });
+  });
+}
+
+/** A view works without what it could not load; the gallery says what is wrong. */
+function ignoreRefusal(error) {
+  if (!(error instanceof ApiError)) throw error;
+}
+
+const api = new Api(askKey);
+const views = [new TextToCXR(api, (job) => gallery.add(job))];
+const gallery = new Gallery(document.getElementById("jobs"), {
+  api,
+  views: new Map(views.map((view) => [view.task, view])),
+  viewer: new Viewer(document.getElementById("viewer")),
+  load,
+});
+
+async function load() {
+  await Promise.all([gallery.load(), ...views.map((view) => view.load().catch(ignoreRefusal))]);
+}
+
+forget.hidden = api.key === null;
+forget.addEventListener("click", () => {
+  api.forgetKey();
+  forget.hidden = true;
+  gallery.leave("The key is forgotten.");
+});
+load();

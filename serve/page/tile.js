@@ -1,0 +1,61 @@
+/** One image of a job, from the queue to the finished picture. */
+
+import { el, say } from "./dom.js";
+
+export const OVER = new Set(["succeeded", "failed", "cancelled"]);
+
+export class Tile {
+  #renewed = false;
+
+  constructor(index, card) {
+    this.index = index;
+    this.card = card;
+    this.picture = el("img", { alt: "", loading: "lazy", hidden: true, onerror: () => this.#renew() });
+    const open = () => card.page.viewer.open(card, index);
+    this.button = el("button", { type: "button", class: "picture", disabled: true, onclick: open }, this.picture);
+    this.reason = el("p", { class: "reason", hidden: true });
+    this.bar = el("progress", { "aria-label": `Progress of image ${index + 1}` });
+    this.caption = el("figcaption", {});
+    this.root = el("figure", { class: "tile" }, el("div", { class: "frame" }, this.button, this.reason), this.bar, this.caption);
+  }
+
+  draw(item) {
+    const { status, steps_done: done, num_steps: steps } = item;
+    this.root.dataset.status = status;
+    const forming = status === "running" || status === "succeeded"; // the picture itself may lag behind
+    this.#picture(item.image ? pictureUrl(item.image) : forming && item.preview, item);
+    this.button.disabled = !item.image;
+    say(this.reason, status === "failed" ? (item.error ?? "failed") : status === "cancelled" ? "cancelled" : null);
+    this.bar.hidden = status !== "running";
+    this.bar.value = steps ? done / steps : 0;
+    this.caption.textContent = caption(item, done, steps);
+  }
+
+  #picture(source, item) {
+    this.picture.hidden = !source;
+    if (!source) return;
+    const about = item.record?.prompt ? `: ${item.record.prompt}` : "";
+    this.picture.alt = item.image
+      ? `Synthetic ${this.card.view?.noun ?? "image"} ${this.index + 1}${about}`
+      : `Preview of image ${this.index + 1}`;
+    if (this.picture.getAttribute("src") !== source) this.picture.src = source;
+  }
+
+  /** A signed link ends some day; a new one comes with the item. */
+  #renew() {
+    if (this.#renewed) return;
+    this.#renewed = true;
+    this.card.refresh().catch(() => {});
+  }
+}
+
+function caption(item, done, steps) {
+  if (item.status === "running") return steps ? `step ${done ?? 0} of ${steps}` : "starting";
+  if (item.status === "succeeded") return `seed ${item.seed}`;
+  return { queued: "in the queue", failed: "failed", cancelled: "" }[item.status] ?? "";
+}
+
+/** A link a browser can show; DICOM it cannot. */
+export function pictureUrl(image) {
+  return image.media_type.startsWith("image/") ? image.url : `${image.url}&format=png`;
+}

@@ -1,0 +1,151 @@
+/** One image, large, with everything its record says. */
+
+import { stringify } from "./api.js";
+import { el, plural } from "./dom.js";
+import { pictureUrl } from "./tile.js";
+
+const LABELS = {
+  prompt: "Prompt",
+  negative_prompt: "Stay away from",
+  seed: "Seed",
+  model: "Model",
+  scheduler: "Scheduler",
+  num_inference_steps: "Steps",
+  guidance_scale: "Guidance",
+  width: "Width",
+  height: "Height",
+  num_images: "Made together",
+  software: "Software",
+  torch_version: "PyTorch",
+  weight_sha256: "Weights, SHA-256",
+};
+const SOON_MS = 60000;
+
+export class Viewer {
+  constructor(dialog) {
+    const find = (selector) => dialog.querySelector(selector);
+    this.dialog = dialog;
+    this.picture = find(".stage img");
+    this.title = find("h2");
+    this.list = find("dl");
+    this.said = find(".said");
+    this.links = { png: find(".png"), dicom: find(".dicom") };
+    this.turns = { "-1": find(".previous"), 1: find(".next") };
+    this.reuse = find(".reuse");
+    this.copy = find(".copy");
+    this.close = find(".close");
+    this.close.addEventListener("click", () => dialog.close());
+    find(".previous").addEventListener("click", () => this.#turn(-1));
+    find(".next").addEventListener("click", () => this.#turn(1));
+    this.reuse.addEventListener("click", () => this.#reuse());
+    this.copy.addEventListener("click", () => this.#copy());
+    for (const link of Object.values(this.links)) link.addEventListener("click", (event) => this.#download(event, link));
+    dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+    dialog.addEventListener("keydown", ({ key }) => this.#turn({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0));
+  }
+
+  async open(card, index) {
+    this.card = card;
+    this.#show(index);
+    this.dialog.showModal();
+    if (this.item.record && !this.#ending) return;
+    await card.refresh().catch(() => {});
+    if (this.card === card && this.index === index) this.#show(index);
+  }
+
+  get item() {
+    return this.card.items[this.index];
+  }
+
+  /** Whether the signed links are about to end, or have ended. */
+  get #ending() {
+    return Date.parse(this.item.image.expires_at) < Date.now() + SOON_MS;
+  }
+
+  #show(index) {
+    this.index = index;
+    const { image, record, seed } = this.item;
+    const { job, view } = this.card;
+    this.title.textContent = `Image ${index + 1} of ${job.num_items}`;
+    this.picture.src = pictureUrl(image);
+    this.picture.alt = `Synthetic ${view?.noun ?? "image"}${record?.prompt ? `: ${record.prompt}` : ""}`;
+    this.said.textContent = "";
+    for (const [format, ending] of [["png", "png"], ["dicom", "dcm"]]) {
+      this.links[format].href = `${image.url}&format=${format}`;
+      this.links[format].download = `medphantom-${job.id}-${String(index).padStart(3, "0")}.${ending}`;
+    }
+    this.list.replaceChildren(...rows(record ?? { seed }, image));
+    this.reuse.hidden = !view;
+    this.reuse.disabled = this.copy.disabled = !record;
+    for (const [way, button] of Object.entries(this.turns)) {
+      const last = this.#neighbour(Number(way)) === null;
+      if (last && document.activeElement === button) this.close.focus(); // or no key would be heard
+      button.disabled = last;
+    }
+  }
+
+  /** The next image that there is, in one direction. */
+  #neighbour(way) {
+    const { items } = this.card;
+    for (let i = this.index + way; i >= 0 && i < items.length; i += way) if (items[i]?.image) return i;
+    return null;
+  }
+
+  #turn(way) {
+    const index = way === 0 ? null : this.#neighbour(way);
+    if (index !== null) this.#show(index);
+  }
+
+  #reuse() {
+    this.dialog.close();
+    this.card.view.fill({ ...this.item.record, n: 1 });
+  }
+
+  async #copy() {
+    const text = stringify(this.item.record, 2);
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      this.#copyOldWay(text); // the clipboard is closed to pages without TLS
+    }
+    this.said.textContent = "Copied";
+  }
+
+  #copyOldWay(text) {
+    const box = el("textarea", { class: "unseen" });
+    box.value = text;
+    this.dialog.append(box);
+    box.select();
+    document.execCommand("copy");
+    box.remove();
+    this.copy.focus();
+  }
+
+  /** Follows a link only while it holds; otherwise fetches new ones and follows that. */
+  async #download(event, link) {
+    if (!this.#ending) return;
+    event.preventDefault();
+    try {
+      await this.card.refresh();
+      this.#show(this.index);
+      if (!this.#ending) link.click();
+    } catch (error) {
+      this.said.textContent = error.message;
+    }
+  }
+}
+
+/** Terms and values of a record, the well-known ones first. */
+function rows(record, image) {
+  const known = Object.keys(LABELS).filter((key) => key in record);
+  const others = Object.keys(record).filter((key) => !(key in LABELS) && key !== "settings" && key !== "synthetic");
+  const entries = [...known, ...others].map((key) => [LABELS[key] ?? key.replaceAll("_", " "), record[key]]);
+  const settings = Object.entries(record.settings ?? {}).map(([key, value]) => [key.replaceAll("_", " "), value]);
+  const file = [
+    ["File, SHA-256", image.sha256],
+    ["File size", plural(image.bytes, "byte")],
+  ];
+  return [...entries, ...settings, ...file]
+    .filter(([, value]) => value !== null && value !== undefined && value !== "")
+    .flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, String(value))]);
+}

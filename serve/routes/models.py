@@ -1,0 +1,38 @@
+"""The models that are served."""
+
+from functools import lru_cache
+
+from fastapi import APIRouter
+
+from gen.store.catalogue import resolve
+from jobs.worker import in_thread
+from serve.auth import Generating
+from serve.errors import RESPONSES
+from serve.routes.jobs import TheService
+from serve.schemas import ModelAnswer, ModelList
+
+router = APIRouter(tags=["models"], responses=RESPONSES)
+
+
+@router.get("/v1/models")
+async def list_models(
+    caller: Generating,
+    service: TheService,
+) -> ModelList:
+    """Models by the names requests may use, with licence and the hash of their weights."""
+    data = [await in_thread(_describe, model) for model in service.args.models]
+    return ModelList(data=data)
+
+
+@lru_cache(maxsize=64)
+def _describe(model: str) -> ModelAnswer:
+    resolved = resolve(model)
+    card = resolved.card
+    return ModelAnswer(
+        id=model,
+        task=card.task if card else None,
+        modality=card.modality if card else None,
+        image_size=card.image_size if card else None,
+        licence=card.licence if card else None,
+        weight_sha256=resolved.weight_sha256,
+    )

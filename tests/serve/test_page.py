@@ -1,0 +1,497 @@
+"""The page in a real browser, against a service that keeps the contract: what readers can do."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fake_service import CSP, LARGEST_SEED, FakeService, dicom, png, serving
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+SENTENCE = "Chest X-ray of a child with pneumonia"
+
+
+@dataclass
+class Visit:
+    """A page, the service behind it, and what the browser complained about."""
+
+    page: Page
+    service: FakeService
+    problems: list[str] = field(default_factory=list)
+    expected: str = "nothing is expected"
+
+    def open(self) -> Page:
+        self.page.goto(self.service.url)
+        expect(self.page.get_by_label("Model")).to_have_value("cxr-mini")
+        return self.page
+
+    def generate(self, sentence: str = SENTENCE, n: int = 2) -> None:
+        self.page.get_by_label("Describe a chest X-ray").fill(sentence)
+        self.page.get_by_label("Number of images").fill(str(n))
+        self.page.get_by_role("button", name="Generate").click()
+
+    @property
+    def jobs(self) -> Any:
+        return self.page.get_by_role("article")
+
+    @property
+    def status(self) -> Any:
+        return self.page.locator(".status")
+
+    @property
+    def pictures(self) -> Any:
+        return self.page.get_by_role("button", name=re.compile("^Synthetic chest X-ray"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is missing: install Debian's chromium to test the page")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def service() -> Iterator[FakeService]:
+    with serving(FakeService()) as service:
+        yield service
+
+
+@pytest.fixture
+def context(browser: Browser, service: FakeService) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        locale="en-GB", viewport={"width": 1000, "height": 700}, reduced_motion="reduce"
+    )
+    context.set_default_timeout(10_000)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=service.url)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit(context: BrowserContext, service: FakeService) -> Iterator[Visit]:
+    """A visit that ends with an error if the console had one, such as a breach of the CSP."""
+    visit = Visit(context.new_page(), service)
+    visit.page.on("console", lambda said: said.type == "error" and visit.problems.append(said.text))
+    visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))
+    yield visit
+    assert [each for each in visit.problems if not re.search(visit.expected, each)] == []
+
+
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for what only the service can see."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "the service never saw it"
+        page.evaluate("new Promise(requestAnimationFrame)")
+
+
+def finished_job(service: FakeService, **spec: Any) -> str:
+    """Put a finished job into the service; its id."""
+    job = service.create({"prompt": SENTENCE, **spec})
+    for item in job.items:
+        service.complete(job, item)
+    job.finish("succeeded")
+    return job.id
+
+
+def test_a_sentence_becomes_images_with_previews_on_the_way(visit: Visit) -> None:
+    visit.service.hold_at = 10
+    page = visit.open()
+    page.get_by_role("button", name="Normal chest X-ray of a young child").click()
+    page.get_by_role("button", name="Generate").click()
+
+    preview = page.get_by_role("img", name="Preview of image 4")
+    expect(preview).to_have_attribute("src", re.compile("^data:image/png;base64,"))
+    expect(page.get_by_text("step 9 of 25")).to_have_count(4)
+    bar = page.get_by_role("progressbar", name="Progress of the job")
+    expect(bar).to_have_js_property("value", 9 / 25)
+    expect(visit.status).to_have_text("Running")
+
+    visit.service.release()
+    expect(visit.status).to_have_text("Finished")
+    expect(visit.pictures).to_have_count(4)
+    expect(page.locator(".tile img").first).to_have_attribute("src", re.compile("^/v1/results/"))
+    expect(page.locator(".tile img").first).to_have_js_property("naturalWidth", 64)
+    expect(bar).to_be_hidden()
+    expect(page.get_by_role("status")).to_have_text(re.compile("^Finished: 4 images"))
+    spec = visit.service.jobs["job-0"].spec
+    assert spec["prompt"] == "Normal chest X-ray of a young child"
+    assert spec["previews"] is True
+    assert (spec["n"], spec["num_inference_steps"], spec["guidance_scale"]) == (4, 25, 1.5)
+    assert (spec["seed"], spec["height"], spec["model"]) == (None, None, "cxr-mini")
+
+
+def test_the_notice_stays_in_view_and_nothing_foreign_is_loaded(visit: Visit) -> None:
+    for _ in range(3):
+        finished_job(visit.service, n=16)
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url))
+    answer = visit.page.goto(visit.service.url)
+    assert answer is not None
+    assert answer.headers["content-security-policy"] == CSP
+    expect(visit.pictures.first).to_be_visible()
+    visit.page.mouse.wheel(0, 3000)
+    notice = visit.page.get_by_text("Synthetic images of no patient. Not for diagnosis.")
+    expect(notice).to_be_in_viewport()
+    expect(visit.page.get_by_role("link", name="API reference")).to_have_attribute("href", "/docs")
+    assert [url for url in asked if not url.startswith((visit.service.url, "data:"))] == []
+
+
+def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
+    page = visit.open()
+    keyboard = page.keyboard
+    keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
+    keyboard.press("Tab")  # the link to the reference
+    keyboard.press("Tab")
+    expect(page.get_by_label("Describe a chest X-ray")).to_be_focused()
+    keyboard.type(SENTENCE)
+    for _ in range(6):  # examples, then the number of images
+        keyboard.press("Tab")
+    keyboard.type("1")
+    keyboard.press("Tab")  # the options stay folded
+    keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Generate")).to_be_focused()
+    keyboard.press("Enter")
+    expect(visit.status).to_have_text("Finished")
+    expect(page.get_by_role("button", name="Generate")).to_be_focused()
+    keyboard.press("Tab")  # the job's settings
+    keyboard.press("Tab")
+    expect(visit.pictures).to_be_focused()
+    keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(visit.pictures).to_be_focused()
+
+
+def test_control_enter_in_the_sentence_generates(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("Describe a chest X-ray").fill(SENTENCE)
+    page.get_by_label("Describe a chest X-ray").press("Control+Enter")
+    expect(visit.status).to_have_text("Finished")
+
+
+def test_a_running_job_can_be_cancelled(visit: Visit) -> None:
+    visit.service.hold_at = 3
+    page = visit.open()
+    visit.generate()
+    expect(page.get_by_text("step 2 of 25")).to_have_count(2)
+    page.get_by_role("button", name="Cancel").click()
+    expect(visit.status).to_have_text("Cancelled")
+    expect(page.get_by_text("cancelled", exact=True)).to_have_count(2)
+    expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
+    assert visit.service.jobs["job-0"].status == "cancelled"
+
+
+def test_a_failed_image_says_why_and_the_others_stay(visit: Visit) -> None:
+    visit.service.failing = {1: "the decoder gave pixels that are not finite"}
+    page = visit.open()
+    visit.generate(n=3)
+    expect(visit.status).to_have_text("Partly failed")
+    expect(page.locator(".tile").nth(1)).to_contain_text("pixels that are not finite")
+    expect(visit.pictures).to_have_count(2)
+    expect(page.locator(".meta")).to_contain_text("2 of 3 images")
+
+
+def test_a_refused_field_is_explained_beside_its_input(visit: Visit) -> None:
+    visit.expected = "status of 422"
+    page = visit.open()
+    page.locator("summary").click()
+    width = page.get_by_label("Width")
+    width.fill("100")
+    page.locator("summary").click()
+    visit.generate()
+    expect(width).to_be_focused()  # the options are unfolded again
+    expect(width).to_have_attribute("aria-invalid", "true")
+    expect(width).to_have_accessible_description(
+        "width is 100, but must be a multiple of 64; try 256"
+    )
+    width.fill("128")
+    expect(width).not_to_have_attribute("aria-invalid", "true")
+    expect(width).to_have_accessible_description("")
+
+
+def test_what_the_browser_can_check_is_not_sent(visit: Visit) -> None:
+    page = visit.open()
+    page.locator("summary").click()
+    page.get_by_label("Seed").fill("-1")
+    visit.generate(sentence="", n=17)
+    expect(page.get_by_label("Describe a chest X-ray")).to_be_focused()
+    for label in ("Describe a chest X-ray", "Number of images", "Seed"):
+        expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_text("A whole number of at least 0, or nothing")).to_be_visible()
+    assert visit.service.jobs == {}
+
+
+def test_a_full_queue_is_counted_down_and_tried_again(visit: Visit) -> None:
+    visit.expected = "status of 429"
+    visit.service.retry_after = [90]
+    visit.page.clock.install()
+    page = visit.open()
+    visit.generate()
+    timer = page.get_by_role("timer")
+    expect(timer).to_have_text("Trying again in 1 min 30 s.")
+    expect(page.get_by_role("alert")).to_have_text("the queue is full")
+    page.clock.run_for(31_000)
+    expect(timer).to_have_text(re.compile(r"Trying again in 5\d s\."))
+    assert visit.service.jobs == {}
+    page.clock.run_for(60_000)
+    expect(visit.status).to_have_text("Finished")
+    expect(timer).to_be_hidden()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_trying_again_can_be_stopped(visit: Visit) -> None:
+    visit.expected = "status of 429"
+    visit.service.retry_after = [3600]
+    page = visit.open()
+    visit.generate()
+    expect(page.get_by_role("timer")).to_have_text("Trying again in 1 h 0 min.")
+    page.get_by_role("button", name="Stop trying").click()
+    expect(page.get_by_role("timer")).to_be_hidden()
+    expect(page.get_by_role("button", name="Generate")).to_be_focused()
+    visit.generate()
+    expect(visit.status).to_have_text("Finished")
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(visit: Visit) -> None:
+    visit.expected = "status of 401"
+    visit.service.key = "mp_1_right"
+    finished_job(visit.service)
+    page = visit.page
+    page.goto(visit.service.url)
+    dialog = page.get_by_role("dialog", name="API key")
+    expect(dialog).to_contain_text("This service asks for a key")
+    expect(dialog.get_by_label("Key")).to_be_focused()
+    page.keyboard.type("mp_1_wrong")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("did not accept this key")
+    page.keyboard.type(" mp_1_right ")
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(visit.jobs).to_have_count(1)
+    visit.generate()
+    expect(visit.status.first).to_have_text("Finished")
+    assert page.evaluate("Object.values(sessionStorage)") == ["mp_1_right"]
+    assert page.evaluate("localStorage.length") == 0
+    assert page.evaluate("document.cookie") == ""
+
+    page.reload()
+    expect(visit.jobs).to_have_count(2)
+    page.get_by_role("button", name="Forget API key").click()
+    expect(visit.jobs).to_have_count(0)
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_without_a_key_the_page_waits_for_one(visit: Visit) -> None:
+    visit.expected = "status of 401"
+    visit.service.key = "mp_1_right"
+    page = visit.page
+    page.goto(visit.service.url)
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("alert")).to_have_text("a key is needed")
+    page.get_by_role("button", name="Enter API key").click()
+    dialog.get_by_label("Key").fill("mp_1_right")
+    dialog.get_by_role("button", name="Use key").click()
+    expect(page.get_by_text("Nothing here yet")).to_be_visible()
+    expect(page.get_by_label("Model")).to_have_value("cxr-mini")
+
+
+def test_a_running_job_is_picked_up_after_a_reload(visit: Visit) -> None:
+    visit.service.hold_at = 8
+    page = visit.open()
+    visit.generate()
+    expect(page.get_by_text("step 7 of 25")).to_have_count(2)
+    page.reload()
+    expect(page.get_by_text("step 7 of 25")).to_have_count(2)
+    expect(page.get_by_role("img", name="Preview of image 2")).to_be_visible()
+    visit.service.release()
+    expect(visit.status).to_have_text("Finished")
+    expect(visit.pictures).to_have_count(2)
+
+
+def test_a_broken_stream_goes_on_where_it_broke(visit: Visit) -> None:
+    visit.expected = "ERR_INCOMPLETE_CHUNKED_ENCODING"
+    visit.service.break_after = 6
+    visit.service.hold_at = 20
+    page = visit.open()
+    visit.generate()
+    expect(page.get_by_text("step 19 of 25")).to_have_count(2)
+    wait_until(page, lambda: visit.service.resumed_at == [0, 6])
+    visit.service.release()
+    expect(visit.status).to_have_text("Finished")
+
+
+def test_streams_leave_connections_for_everything_else(visit: Visit) -> None:
+    visit.service.hold_at = 4
+    for i in range(3):
+        body = {"task": "text-to-cxr", "spec": {"prompt": f"{SENTENCE}, {i}"}}
+        httpx.post(f"{visit.service.url}/v1/jobs", json=body).raise_for_status()
+    page = visit.open()
+    expect(page.get_by_text("step 3 of 25")).to_have_count(3)  # one is polled
+    assert visit.service.resumed_at == [0, 0]
+    visit.service.release()
+    expect(visit.pictures).to_have_count(3)
+    expect(visit.status).to_have_text(["Finished"] * 3)
+
+
+def test_an_image_is_shown_large_with_its_record(visit: Visit) -> None:
+    finished_job(visit.service, n=3, seed=LARGEST_SEED - 3)
+    page = visit.open()
+    visit.pictures.nth(1).click()
+    dialog = page.get_by_role("dialog", name="Image 2 of 3")
+    expect(dialog.get_by_role("img")).to_have_js_property("naturalWidth", 64)
+    expect(dialog).to_contain_text("Synthetic image of no patient. Not for diagnosis.")
+    for value in (SENTENCE, str(LARGEST_SEED - 2), "dpm++", "ab" * 32, "medphantom 0.1.0"):
+        expect(dialog.get_by_role("definition").filter(has_text=value)).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("dialog", name="Image 3 of 3")).to_be_visible()
+    expect(page.get_by_role("button", name="Next image")).to_be_disabled()
+    page.get_by_role("button", name="Previous image").click()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("dialog", name="Image 1 of 3")).to_be_visible()
+    page.keyboard.press("ArrowRight")  # though the button that had the focus is off
+    expect(page.get_by_role("dialog", name="Image 2 of 3")).to_be_visible()
+
+
+def test_settings_are_used_again_with_the_exact_seed(visit: Visit) -> None:
+    seed = LARGEST_SEED - 1
+    spec = {"negative_prompt": "pacemaker", "num_inference_steps": 12, "guidance_scale": 2.25}
+    finished_job(visit.service, n=2, seed=seed, scheduler="heun", width=128, height=192, **spec)
+    page = visit.open()
+    visit.pictures.nth(1).click()
+    page.get_by_role("button", name="Use these settings").click()
+    expect(page.get_by_label("Describe a chest X-ray")).to_have_value(SENTENCE)
+    expect(page.get_by_label("Seed")).to_have_value(str(LARGEST_SEED))
+    page.get_by_role("button", name="Generate").click()
+    expect(visit.jobs).to_have_count(2)
+    first, again = (job.spec for job in visit.service.jobs.values())
+    assert again == {**first, "n": 1, "seed": LARGEST_SEED, "previews": True}
+
+
+def test_downloads_have_telling_names_and_the_right_bytes(visit: Visit, tmp_path: Path) -> None:
+    job = finished_job(visit.service, n=2, seed=70)
+    page = visit.open()
+    visit.pictures.nth(1).click()
+    for name, suffix, data in (("PNG", "png", png(71)), ("DICOM", "dcm", dicom(71))):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=f"Download {name}").click()
+        assert download.value.suggested_filename == f"medphantom-{job}-001.{suffix}"
+        download.value.save_as(tmp_path / "file")
+        assert (tmp_path / "file").read_bytes() == data
+
+
+def test_an_expired_link_is_renewed_before_it_is_followed(visit: Visit) -> None:
+    finished_job(visit.service)
+    page = visit.open()
+    visit.pictures.click()
+    link = page.get_by_role("link", name="Download PNG")
+    old = link.get_attribute("href")
+    page.clock.set_fixed_time(time.time() + 7200)
+    visit.service.link_s = 4 * 3600
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.url != f"{visit.service.url}{old}"
+    assert download.value.url == f"{visit.service.url}{link.get_attribute('href')}"
+
+
+def test_a_picture_whose_link_has_expired_is_loaded_anew(visit: Visit) -> None:
+    visit.expected = "status of 403"
+    finished_job(visit.service)
+    visit.page.route("**/v1/results/**", lambda route: route.fulfill(status=403), times=1)
+    with visit.page.expect_response("**/v1/results/**") as refused:
+        visit.open()
+    assert refused.value.status == 403
+    expect(visit.page.locator(".tile img")).to_have_js_property("naturalWidth", 64)
+
+
+def test_an_image_kept_as_dicom_is_shown_too(visit: Visit) -> None:
+    finished_job(visit.service, format="dicom")
+    visit.open()
+    expect(visit.page.locator(".tile img")).to_have_js_property("naturalWidth", 64)
+
+
+def test_the_record_is_copied_as_json(visit: Visit) -> None:
+    job = finished_job(visit.service, seed=LARGEST_SEED)
+    page = visit.open()
+    visit.pictures.click()
+    page.get_by_role("button", name="Copy record as JSON").click()
+    expect(page.get_by_text("Copied")).to_be_visible()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == visit.service.jobs[job].items[0]["record"]
+    assert (
+        hashlib.sha256(png(copied["seed"])).hexdigest() in page.get_by_role("dialog").inner_text()
+    )
+
+
+def test_older_jobs_come_page_by_page(visit: Visit) -> None:
+    for i in range(12):
+        finished_job(visit.service, prompt=f"{SENTENCE}, {i}")
+    page = visit.open()
+    expect(visit.jobs).to_have_count(10)
+    page.get_by_role("button", name="Older").click()
+    expect(visit.jobs).to_have_count(12)
+    expect(visit.jobs.first).to_contain_text(f"{SENTENCE}, 11")
+    expect(visit.jobs.last).to_contain_text(f"{SENTENCE}, 0")
+    expect(page.get_by_role("button", name="Older")).to_be_hidden()
+
+
+def test_a_large_job_shows_its_images_a_part_at_a_time(visit: Visit) -> None:
+    finished_job(visit.service, prompt=[f"{SENTENCE}, {i}" for i in range(150)])
+    page = visit.open()
+    expect(visit.pictures).to_have_count(24)
+    page.get_by_role("button", name="Show 24 more of 126").click()
+    expect(visit.pictures).to_have_count(48)
+    expect(visit.pictures.last).to_have_accessible_name(re.compile(f"{SENTENCE}, 47$"))
+
+
+def test_markup_in_a_sentence_stays_text(visit: Visit) -> None:
+    sentence = '<img src=x onerror="alert(1)"> <b>bold</b> $& "quoted"'
+    visit.open()
+    visit.generate(sentence, n=1)
+    expect(visit.status).to_have_text("Finished")
+    expect(visit.page.get_by_role("heading", level=3)).to_have_text(sentence)
+    expect(visit.page.locator(".job b")).to_have_count(0)
+
+
+def test_numbers_too_large_for_a_double_survive_the_page(visit: Visit) -> None:
+    page = visit.open()
+    text = (
+        '{"seed":18446744073709551615,"p":"\\\\\\"seed\\":12345678901234567890","x":[1.5,-2e+30,7]}'
+    )
+    script = "text => import('/page/api.js').then(({parse, stringify}) => stringify(parse(text)))"
+    assert json.loads(page.evaluate(script, text)) == json.loads(text)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390), ("light", 320)])
+def test_the_page_fits_the_window(visit: Visit, scheme: Any, width: int) -> None:
+    finished_job(visit.service, n=3, prompt="word" * 60)
+    visit.page.emulate_media(color_scheme=scheme)
+    visit.page.set_viewport_size({"width": width, "height": 700})
+    page = visit.open()
+    expect(visit.pictures).to_have_count(3)
+    page.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    visit.pictures.first.click()
+    assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= width
