@@ -5,7 +5,7 @@ Nobody starves:
 - owners take turns, longest waiting first, and share the rows evenly; so do one owner's processes,
   so a call of hundreds of rows is spread over many forwards and others need not wait for its end;
 - a lower priority number goes first and the others get the rows it leaves, except that one forward
-  in `FAIR_TURN` ignores priority;
+  in `FAIR_TURN` goes to the process that has waited longest, whatever its priority and owner;
 - while somebody waits for a live process beside others, forwards are kept short (`shared_rows`).
 """
 
@@ -60,7 +60,11 @@ def choose(
     def rank(each: W) -> int:
         return 0 if all_equal else each.priority
 
-    queue = sorted(waiting, key=lambda each: (rank(each), turns.get(each.owner, 0), each.turn))
+    def since(each: W) -> int:
+        # not by owner, or one whose live calls are served often would starve its own jobs
+        return 0 if all_equal else turns.get(each.owner, 0)
+
+    queue = sorted(waiting, key=lambda each: (rank(each), since(each), each.turn))
     leader = queue[0]
     if leader.is_whole():
         return [(leader, leader.num_waiting)]

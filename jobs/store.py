@@ -171,10 +171,9 @@ class JobStore:
         """
         now = self._clock()
         with self._database.reading() as session:
-            expired = session.scalars(
-                select(ItemRow.job_id).where(ItemRow.lease_until <= now).distinct()
-            ).all()
-        for job_id in expired:
+            query = select(ItemRow.job_id).where(ItemRow.lease_until <= now)
+            expired = set(session.scalars(query))  # SQLite reads all items for a DISTINCT
+        for job_id in sorted(expired):
             self._take_back(job_id, now)
         with self._database.reading() as session:
             turns = whose_turn(session, now, limit)

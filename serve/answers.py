@@ -63,7 +63,6 @@ def file_response(made: Made, stem: str) -> Response:
     headers = {
         "Content-Disposition": f'inline; filename="{stem}.{suffix}"',
         "X-Medphantom-Seed": str(made.record["seed"]),
-        "X-Medphantom-Record": json.dumps(made.record),  # ASCII
     }
     return Response(made.data, media_type=made.media_type, headers=headers)
 

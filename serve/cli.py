@@ -1,8 +1,10 @@
 """The entry point `medphantom`: the commands of the jobs, and those of the service."""
 
+from jobs import bench
 from jobs.cli import app
-from serve import keys_command, serve_command
+from serve import bench_command, keys_command, serve_command
 
+bench.commands.command("serve")(bench_command.command)
 app.command("serve")(serve_command.command)
 app.add_typer(keys_command.commands, name="keys")
 

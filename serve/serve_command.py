@@ -1,6 +1,5 @@
 """`medphantom serve`: the service on this machine."""
 
-import logging
 import signal
 import threading
 from pathlib import Path
@@ -91,20 +90,14 @@ def run_service(args: "AppArgs", host: str, port: int, dashboard: bool) -> None:
     from ray import serve
 
     from serve.app import build
+    from serve.cluster import is_alive, start_ray
 
     console = Console(stderr=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with console.status("starting Ray and loading the models"):
-        ray.init(
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",  # nothing of Ray is for other machines
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.WARNING,
-        )
+        start_ray(dashboard)
         serve.start(http_options={"host": host, "port": port})
         serve.run(build(args), name="medphantom", route_prefix="/")
     console.print(
@@ -112,21 +105,11 @@ def run_service(args: "AppArgs", host: str, port: int, dashboard: bool) -> None:
         f"Jobs are kept in {_place(args.store)}. Ctrl-C stops; jobs go on at the next start."
     )
     while not stop.wait(WATCH_S):
-        if not alive():
+        if not is_alive():
             raise InvalidInput("Ray has died; start the service again, it will finish its jobs")
     with console.status("letting requests finish"):
         serve.shutdown()
         ray.shutdown()
-
-
-def alive() -> bool:
-    """Whether the cluster still answers."""
-    import ray
-
-    try:
-        return bool(ray.nodes())
-    except Exception:  # whatever a dead cluster raises
-        return False
 
 
 def _place(url: str) -> str:

@@ -226,7 +226,7 @@ const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** JSON.parse, but whole numbers beyond 2^53 come as BigInt: a seed that is rounded is another. */
 export function parse(text) {
-  return JSON.parse(text);
+  if (!/\d{16}/.test(text)) return JSON.parse(text);
   const marked = text.replace(TOKEN, (token) => (/^-?\d{16,}$/.test(token) ? `{"$whole":"${token}"}` : token));
   return JSON.parse(marked, (_, value) => (value?.$whole ? whole(value.$whole) : value));
 }

@@ -98,13 +98,17 @@ export class JobForm {
 
   #explain(error) {
     if (!(error instanceof ApiError)) throw error;
-    // the field may be a path, such as spec.prompt or spec.seed.0; without one, a message still
-    // begins with what it is about
-    const names = (error.field ?? error.message.split(" ", 1)[0]).split(/[^A-Za-z_]+/);
-    const control = [...this.form.elements].find((each) => each.name && names.includes(each.name));
+    const control = error.status === 422 ? this.#blamed(error) : null;
     if (control) this.#mark(control, error.message);
     else say(this.trouble, error.message);
     this.#reveal(control);
+  }
+
+  /** The control of a field, which may be a path such as spec.seed.0, or else of a word in the message. */
+  #blamed({ field, message }) {
+    const words = `${field ?? ""} ${message}`.split(/[^A-Za-z_]+/);
+    const controls = [...this.form.elements].filter((each) => each.name);
+    return words.map((word) => controls.find((each) => each.name === word)).find(Boolean);
   }
 
   #mark(control, message) {

@@ -219,10 +219,11 @@ export class JobCard {
     say(this.message, this.error ?? job.message);
   }
 
-  /** How much of the job is done, from 0 to 1: the shown items know it best if they are all. */
+  /** How much of the job is done, from 0 to 1: by steps if all items are shown, by items if not. */
   #share() {
-    if (this.#tiles.length < this.job.num_items) return this.job.steps_done / (this.job.num_steps || 1);
+    const { num_items, num_succeeded, num_failed } = this.job;
+    if (this.#tiles.length < num_items) return (num_succeeded + num_failed) / num_items;
     const shares = this.items.map((item) => (OVER.has(item.status) ? 1 : (item.steps_done ?? 0) / (item.num_steps || 1)));
-    return shares.reduce((sum, each) => sum + each, 0) / this.job.num_items;
+    return shares.reduce((sum, each) => sum + each, 0) / num_items;
   }
 }

@@ -56,7 +56,7 @@ export class TextToCXR {
     };
   }
 
-  /** Fills the form from a spec, or from the record of one image. */
+  /** Fills the form from a spec, or from the record of one image; of lists it holds the first. */
   fill(settings) {
     const first = (value) => (Array.isArray(value) ? value[0] : value) ?? "";
     for (const name of ["prompt", "negative_prompt", "seed", "width", "height"]) {
@@ -65,7 +65,7 @@ export class TextToCXR {
     for (const name of ["num_inference_steps", "guidance_scale"]) {
       this.fields[name].value = settings[name] ?? this.fields[name].defaultValue;
     }
-    this.fields.n.value = settings.n ?? 1;
+    this.fields.n.value = Array.isArray(settings.seed) ? 1 : (settings.n ?? 1);
     this.#choose("scheduler", settings.scheduler);
     this.#choose("model", settings.model);
     this.#describeModel();

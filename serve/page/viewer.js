@@ -72,7 +72,7 @@ export class Viewer {
     this.said.textContent = "";
     for (const [format, ending] of [["png", "png"], ["dicom", "dcm"]]) {
       this.links[format].href = `${image.url}&format=${format}`;
-      this.links[format].download = `medphantom-${job.id}-${String(index).padStart(3, "0")}.${ending}`;
+      this.links[format].download = `${job.id}-${index}.${ending}`; // as the service itself names it
     }
     this.list.replaceChildren(...rows(record ?? { seed }, image));
     this.reuse.hidden = !view;

@@ -32,7 +32,7 @@ def serve_postgres(binaries: Path) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="medphantom-postgres-", dir="/tmp"))
     try:
         identity = _unprivileged(folder)
-        initdb = [binaries / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust"]
+        initdb = [f"{binaries}/initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust"]
         subprocess.run(
             [*initdb, "-E", "UTF8", "--locale=C", "--no-sync"],
             check=True,
@@ -62,15 +62,15 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
 
 def _start(
     binaries: Path, folder: Path, identity: dict[str, Any]
-) -> tuple[subprocess.Popen[bytes], int]:
+) -> tuple[subprocess.Popen[Any], int]:
     for _ in range(TRIES):
         port = _free_port()
-        place = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port)]
+        place = ["-D", f"{folder}/data", "-k", f"{folder}", "-h", "127.0.0.1", "-p", f"{port}"]
         unsafe = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
         options = [part for option in (*unsafe, "max_connections=300") for part in ("-c", option)]
         with (folder / "log").open("ab") as log:
             server = subprocess.Popen(
-                [binaries / "postgres", *place, *options], stdout=log, stderr=log, **identity
+                [f"{binaries}/postgres", *place, *options], stdout=log, stderr=log, **identity
             )
         if _is_up(server, port):
             return server, port
@@ -84,7 +84,7 @@ def _free_port() -> int:
         return port
 
 
-def _is_up(server: subprocess.Popen[bytes], port: int) -> bool:
+def _is_up(server: subprocess.Popen[Any], port: int) -> bool:
     end = time.monotonic() + START_S
     while server.poll() is None and time.monotonic() < end:
         try:

@@ -187,7 +187,7 @@ def test_many_threads_spend_a_quota_exactly_once(keys: KeyStore) -> None:
     assert sum(spent) == 20
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from(["spend", "refund"]), st.integers(0, 12), st.integers(0, 2500)),

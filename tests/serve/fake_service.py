@@ -78,6 +78,7 @@ def dicom(seed: int) -> bytes:
 
 
 CODECS = {"png": png, "dicom": dicom}
+SUFFIXES = {"png": "png", "dicom": "dcm"}
 MEDIA_TYPES = {"png": "image/png", "dicom": "application/dicom"}
 
 
@@ -156,6 +157,10 @@ class FakeService:
     url: str = ""
     _released: threading.Event = field(default_factory=threading.Event)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def reset(self) -> None:
+        """Forget the jobs and let go of the levers; what still runs ends soon."""
+        vars(self).update(vars(FakeService(url=self.url)))
 
     def release(self) -> None:
         """Let jobs go past `hold_at`."""
@@ -368,7 +373,10 @@ def create_app(service: FakeService) -> FastAPI:
     async def result(job_id: str, index: int, kind: Format = None) -> Response:
         job = job_of(job_id)
         kind = kind or job.spec["format"]
-        return Response(CODECS[kind](job.items[index]["seed"]), media_type=MEDIA_TYPES[kind])
+        name = f"{job_id}-{index}.{SUFFIXES[kind]}"
+        headers = {"Content-Disposition": f'inline; filename="{name}"'}
+        data = CODECS[kind](job.items[index]["seed"])
+        return Response(data, media_type=MEDIA_TYPES[kind], headers=headers)
 
     return app
 

@@ -1,0 +1,41 @@
+"""A Ray cluster of this machine alone."""
+
+import logging
+import time
+
+import ray
+
+TRIES = 3  # a busy machine may not start within Ray's half minute
+
+
+def start_ray(dashboard: bool = False, num_cpus: int | None = None) -> None:
+    """Start one, whatever other clusters there are. It needs a token, which Ray makes by itself.
+
+    Args:
+        dashboard: with Ray's dashboard, on 127.0.0.1:8265 and behind that token.
+        num_cpus: on paper; None is what there is.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except Exception as error:  # Ray has no class of its own for it
+            if "timed out during startup" not in str(error) or not tries_left:
+                raise
+            time.sleep(1)
+        else:
+            return
+
+
+def is_alive() -> bool:
+    """Whether the cluster still answers."""
+    try:
+        return bool(ray.nodes())
+    except Exception:  # whatever a dead cluster raises
+        return False
