@@ -1,4 +1,4 @@
-.PHONY: demo test check bench install
+.PHONY: demo test faults check bench install
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ RUN := $(UV) run --frozen --all-extras
 DEMO := out/demo-$(shell date +%Y%m%d-%H%M%S)
 
 help:
-	@echo "make demo | test | check | bench"
+	@echo "make demo | test | faults | check | bench"
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -22,6 +22,10 @@ demo: install
 
 test: install
 	$(RUN) pytest
+	$(RUN) pytest -m ray
+
+faults: install
+	$(RUN) pytest -m faults
 
 check: install
 	$(RUN) ruff format --check .
@@ -31,3 +35,4 @@ check: install
 
 bench: install
 	$(RUN) medphantom bench engine --json
+	$(RUN) medphantom bench serve --json

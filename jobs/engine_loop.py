@@ -28,7 +28,7 @@ class EngineLoop:
         self._lock = threading.Lock()  # of _running and _closing
         self._wake = threading.Event()
         self._closing = False
-        self._beat = time.monotonic()
+        self._step_began: float | None = None  # None while the thread has nothing to do
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -68,7 +68,8 @@ class EngineLoop:
         """How long the step under way has taken; without end if the thread has died."""
         if not self._thread.is_alive():
             return float("inf")
-        return time.monotonic() - self._beat if self._engine.num_live else 0.0
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take nothing more; let what runs finish for so long, then cancel it."""
@@ -86,13 +87,14 @@ class EngineLoop:
 
     def _run(self) -> None:
         while True:
-            self._beat = time.monotonic()
+            self._step_began = time.monotonic()
             self._wake.clear()
             more = self._engine.step()
             self._settle()
             if not more:
                 if self._closing:
                     return
+                self._step_began = None
                 self._wake.wait()
 
     def _settle(self) -> None:

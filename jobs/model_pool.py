@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gen.errors import Busy, InvalidInput
+from gen.errors import Busy, InvalidInput, ModelRefused
 from gen.types import Component
 from jobs.tasks import Task
 
@@ -56,7 +56,7 @@ class ModelPool:
         Raises:
             InvalidInput: the model is not one of `allowed`.
             Busy: the others fill the memory and are all in use.
-            ModelRefused: see `gen.store.loading`.
+            ModelRefused: it is larger than `max_bytes`; or see `gen.store.loading`.
         """
         if model not in self.allowed:
             raise InvalidInput(f"model is {model!r}, but must be one of {', '.join(self.allowed)}")
@@ -68,7 +68,7 @@ class ModelPool:
                 return found
             pipeline = task.load(model, self.device, self.dtype)
             loaded = LoadedModel(pipeline, task.networks(pipeline), _num_bytes(pipeline), users=1)
-            self._make_room(loaded.num_bytes)
+            self._make_room(model, loaded.num_bytes)
             with self._lock:
                 self._models[key] = loaded
             return loaded
@@ -94,24 +94,31 @@ class ModelPool:
                 self._models.move_to_end(key)
             return loaded
 
-    def _make_room(self, num_bytes: int) -> None:
+    def _make_room(self, model: str, num_bytes: int) -> None:
+        """Drop idle models, the least recently used first, but none in vain."""
         if self._max_bytes is None:
             return
+        if num_bytes > self._max_bytes:
+            raise ModelRefused(
+                f"model {model!r} takes {num_bytes / 1e6:.0f} MB, but all models together may "
+                f"take {self._max_bytes / 1e6:.0f} MB; serve it with more memory"
+            )
         with self._lock:
             total = num_bytes + sum(each.num_bytes for each in self._models.values())
             idle = [key for key, each in self._models.items() if each.users == 0]
-            while total > self._max_bytes and idle:
-                total -= self._models.pop(idle.pop(0)).num_bytes
+            if total - sum(self._models[key].num_bytes for key in idle) > self._max_bytes:
+                raise Busy(
+                    f"the models in use leave no room for {model!r} within "
+                    f"{self._max_bytes / 1e6:.0f} MB; try again when they are idle",
+                    retry_after_s=10,
+                    reason="memory",
+                )
+            for key in idle:
+                if total > self._max_bytes:
+                    total -= self._models.pop(key).num_bytes
         gc.collect()  # networks are full of cycles
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if total > self._max_bytes:
-            raise Busy(
-                f"the models in use leave no room for another of {num_bytes / 1e6:.0f} MB within "
-                f"{self._max_bytes / 1e6:.0f} MB; try again when they are idle",
-                retry_after_s=10,
-                reason="memory",
-            )
 
 
 def _num_bytes(pipeline: Any) -> int:

@@ -248,8 +248,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    # safe when a process dies; a power cut may undo the last moments, which are then redone
-    cursor.execute("PRAGMA synchronous = NORMAL")
+    # a job that was accepted outlives a power cut, too
+    cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

@@ -1,12 +1,22 @@
 """Who makes images for the routes: samplers behind handles of Ray, or an executor right here."""
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import Metric
 
-from jobs.executor import Executor
+from gen.errors import MedphantomError
 from jobs.work import Done, Failed, News, Work
+
+if TYPE_CHECKING:  # it imports torch, which an ingress does not need
+    from jobs.executor import Executor
+
+
+class Refused:
+    """An error of ours on its way to the ingress: Ray would wrap, and log, a raised one."""
+
+    def __init__(self, error: MedphantomError) -> None:
+        self.error = error
 
 
 class Backend(Protocol):
@@ -41,7 +51,7 @@ class Backend(Protocol):
 class LocalBackend:
     """One executor in this process: for tests, and where no cluster is wanted."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: "Executor") -> None:
         self._executor = executor
 
     async def make(self, work: Work) -> list[Done | Failed]:

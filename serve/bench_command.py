@@ -224,18 +224,12 @@ class BareEngine:
     """The engine alone, in this process, with the service's row budget and threads."""
 
     def __init__(self, args: "AppArgs") -> None:
-        import torch
-
-        from jobs.executor import Executor
         from jobs.tasks import TASKS
-        from serve.sampler import find_rows, make_pool
+        from serve.warm_up import make_executor
 
         self.threads = args.threads or max(1, int(args.cpus))
-        torch.set_num_threads(self.threads)
-        pool = make_pool(args)
-        rows = find_rows(args, pool)
-        self.max_rows = rows.max_rows
-        self._executor = Executor(pool, rows)
+        self._executor = make_executor(args)
+        self.max_rows = self._executor.rows.max_rows
         self._task = TASKS["text-to-cxr"]
         self._model = args.models[0]
 

@@ -49,6 +49,7 @@ RETRY_UNAVAILABLE_S = 5
 RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"model": ErrorAnswer, "description": what}
     for status, what in {
+        400: "The body is no JSON",
         401: "No or an unknown API key",
         403: "The key lacks the scope",
         413: "The body is too large",
@@ -111,7 +112,8 @@ def _validation(error: RequestValidationError) -> JSONResponse:
     # members of unions are named after their types, which callers never see
     field = ".".join(part for part in place if "[" not in part and part not in _TYPES)
     where = f"{field}: " if field else ""
-    return answer(422, "invalid_request_error", f"{where}{first['msg']}", field or None)
+    rule = first["msg"].removeprefix("Value error, ")
+    return answer(422, "invalid_request_error", f"{where}{rule}", field or None)
 
 
 _TYPES = {"str", "int", "constrained-str", "constrained-int", "float"}

@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from gen.errors import Busy, MedphantomError
 from jobs.work import Done, Failed, News, Work
-from serve.sampler import Refused
+from serve.backend import Refused
 
 log = logging.getLogger("medphantom.ingress")
 

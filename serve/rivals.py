@@ -28,7 +28,7 @@ class Pipeline:
         import torch
 
         from jobs.tasks import TASKS
-        from serve.sampler import make_pool
+        from serve.warm_up import make_pool
 
         torch.set_num_threads(args.threads or max(1, int(args.cpus)))
         self.task: Any = TASKS["text-to-cxr"]

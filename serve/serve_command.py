@@ -94,12 +94,12 @@ def run_service(args: "AppArgs", host: str, port: int, dashboard: bool) -> None:
 
     console = Console(stderr=True)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with console.status("starting Ray and loading the models"):
         start_ray(dashboard)
         serve.start(http_options={"host": host, "port": port})
         serve.run(build(args), name="medphantom", route_prefix="/")
+    for number in (signal.SIGINT, signal.SIGTERM):  # now, since Ray takes them for itself
+        signal.signal(number, lambda *_: stop.set())
     console.print(
         f"[bold]http://{host}:{port}[/bold] is the page, /docs the API. "
         f"Jobs are kept in {_place(args.store)}. Ctrl-C stops; jobs go on at the next start."

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,10 +33,11 @@ class Running:
 
 
 @contextmanager
-def running(
-    model: str, folder: Any, tune: Callable[[Executor], None] = lambda _: None, **fields: Any
-) -> Iterator[Running]:
-    """Start a service over a model folder; with `require_keys`, with a key for everything."""
+def running(model: str, folder: Any, works: bool = True, **fields: Any) -> Iterator[Running]:
+    """Start a service over a model folder; with `require_keys`, with a key for everything.
+
+    Unless it `works`, jobs are accepted but stay queued.
+    """
     defaults = {
         "models": (model,),
         "store": f"sqlite:///{folder}/jobs.db",
@@ -47,7 +48,6 @@ def running(
     args = AppArgs.model_validate({**defaults, **fields})
     pool = ModelPool(args.models, torch.device("cpu"), torch.float32)
     executor = Executor(pool, RowBudget(8, 4, 8))
-    tune(executor)
     service = Service(args, LocalBackend(executor))
     worker = Worker(
         service.store, service.sink, executor.run, "worker", args.job_slots, args.lease_s
@@ -59,7 +59,7 @@ def running(
     server = uvicorn.Server(config)
 
     async def main() -> None:
-        working = asyncio.create_task(worker.run())
+        working = asyncio.create_task(worker.run() if works else asyncio.sleep(0))
         await server.serve()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

@@ -15,9 +15,7 @@ from gen.data.provenance import PNG_KEY
 @pytest.fixture
 def openai_client(local: Running) -> Iterator[openai.OpenAI]:
     """As users make it."""
-    with openai.OpenAI(
-        base_url=f"{local.url}/v1", api_key="none needed", max_retries=0
-    ) as client:
+    with openai.OpenAI(base_url=f"{local.url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
 
 

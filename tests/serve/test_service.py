@@ -101,9 +101,7 @@ def test_who_goes_away_stops_the_work(client: httpx.Client) -> None:
 def test_a_request_outlives_its_sampler(client: httpx.Client, service: ServiceProcess) -> None:
     before = image(client, num_inference_steps=200, n=1)
     answers: list[bytes] = []
-    sender = threading.Thread(
-        target=lambda: answers.append(image(client, num_inference_steps=200))
-    )
+    sender = threading.Thread(target=lambda: answers.append(image(client, num_inference_steps=200)))
     sender.start()
     while live(client) == 0:
         time.sleep(0.02)
@@ -113,9 +111,7 @@ def test_a_request_outlives_its_sampler(client: httpx.Client, service: ServicePr
     assert np.abs(first - second).max() <= 1
 
 
-def test_the_service_outlives_its_controller(
-    client: httpx.Client, service: ServiceProcess
-) -> None:
+def test_the_service_outlives_its_controller(client: httpx.Client, service: ServiceProcess) -> None:
     assert service.kill(CONTROLLER) == 1
     image(client)
     service.wait_ready()

@@ -1,0 +1,68 @@
+"""An executor as a sampler holds it: device, precision, threads, row budget, a warm first model."""
+
+from collections.abc import Callable
+
+import torch
+
+from gen.engine import OnForward
+from jobs.executor import Executor
+from jobs.model_pool import ModelPool
+from jobs.row_budget import RowBudget, measure_rows
+from jobs.store import JobStore
+from jobs.tasks import TASKS
+from serve.settings import AppArgs
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+WARM_UP = {"prompt": "normal chest x-ray", "num_inference_steps": 2}
+
+
+def make_executor(
+    args: AppArgs,
+    on_forward: OnForward = lambda *_: None,
+    on_wait: Callable[[int, float], None] = lambda *_: None,
+) -> Executor:
+    """An executor whose first model is loaded and has run."""
+    torch.set_num_threads(args.threads or max(1, int(args.cpus)))
+    pool = make_pool(args)
+    return Executor(pool, find_rows(args, pool), on_forward, on_wait)
+
+
+def make_pool(args: AppArgs) -> ModelPool:
+    """The pool of a sampler, on its device."""
+    cuda = torch.cuda.is_available()
+    auto = torch.float16 if cuda else torch.float32
+    dtype = auto if args.precision == "auto" else PRECISIONS[args.precision]
+    device = torch.device("cuda" if cuda else "cpu")
+    limit = args.model_memory_mb and args.model_memory_mb * 2**20
+    return ModelPool(args.models, device, dtype, limit)
+
+
+def find_rows(args: AppArgs, pool: ModelPool) -> RowBudget:
+    """The row budget of the first model on this device, measured once for a store.
+
+    It is kept with the jobs because their bits depend on it: a restart must not change them.
+    Measuring also warms the model up.
+    """
+    task, model = next(iter(TASKS.values())), args.models[0]
+    loaded = pool.acquire(task, model)
+    try:
+        spec = task.check({**WARM_UP, "model": model})
+        process = task.process(loaded.pipeline, spec, task.items(spec, "")[0], lambda *_: None)
+        store = JobStore(args.store)
+        try:
+            name = _device_name(args, pool, loaded.pipeline.weight_sha256)
+            kept = store.recall(name)
+            if kept is not None:
+                return RowBudget(**kept)
+            rows = measure_rows(process, loaded.networks, pool.device, args.max_rows)
+            return RowBudget(**store.remember(name, rows.to_dict()))
+        finally:
+            store.close()
+    finally:
+        pool.release(loaded)
+
+
+def _device_name(args: AppArgs, pool: ModelPool, weight_sha256: str) -> str:
+    device = torch.cuda.get_device_name() if pool.device.type == "cuda" else "cpu"
+    parts = (device, torch.get_num_threads(), pool.dtype, args.max_rows, weight_sha256[:16])
+    return "rows/" + "/".join(map(str, parts))
