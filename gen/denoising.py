@@ -15,8 +15,9 @@ from torch import Tensor
 from gen.errors import InvalidInput
 from gen.types import Predict, Process, Scheduler
 
-OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
-"""(index of the step, its timestep (), latents after it (N, C, H, W)) -> other latents or None."""
+OnStep = Callable[[int, Tensor, Tensor, Tensor], Tensor | None]
+"""(index of the step, its timestep (), latents after it (N, C, H, W), the scheduler's estimate of
+the clean ones, of the same shape) -> other latents, or None to go on with these."""
 
 DEFAULT_SCHEDULER = "dpm++"
 
@@ -114,7 +115,23 @@ def denoise(
     for index, timestep in enumerate(scheduler.timesteps):
         model_input = scheduler.scale_model_input(latents, timestep)
         model_output = yield from predict(model_input, timestep.float())
-        latents = scheduler.step(model_output, timestep, latents, **noise).prev_sample
-        replaced = on_step(index, timestep, latents) if on_step else None
-        latents = latents if replaced is None else replaced
+        output = scheduler.step(model_output, timestep, latents, **noise)
+        latents = output.prev_sample
+        if on_step is not None:
+            replaced = on_step(index, timestep, latents, denoised(scheduler, output))
+            latents = latents if replaced is None else replaced
     return latents
+
+
+def denoised(scheduler: Scheduler, output: Any) -> Tensor:
+    """The estimate of x0 behind a step's output, or the latents of schedulers that keep none."""
+    estimate = getattr(output, "pred_original_sample", None)
+    if estimate is None and _keeps_x0(scheduler.config):
+        estimate = scheduler.model_outputs[-1]
+    return output.prev_sample if estimate is None else estimate
+
+
+def _keeps_x0(config: Any) -> bool:
+    """Whether a multistep scheduler remembers estimates of x0, not of the noise."""
+    data_prediction = str(config.get("algorithm_type", "")).endswith("++")
+    return data_prediction or bool(config.get("predict_x0", False))

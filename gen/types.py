@@ -66,6 +66,7 @@ class Scheduler(Protocol):
     config: Any
     timesteps: Tensor
     init_noise_sigma: float | Tensor
+    model_outputs: Any  # of multistep ones
 
     def set_timesteps(
         self, num_inference_steps: int, *, device: Any = None

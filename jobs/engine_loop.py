@@ -62,7 +62,7 @@ class EngineLoop:
     @property
     def num_live(self) -> int:
         """Processes that are not done."""
-        return self._engine.num_live
+        return len(self._running)  # the engine does not count one that is just starting
 
     def seconds_stalled(self) -> float:
         """How long the step under way has taken; without end if the thread has died."""
@@ -76,7 +76,7 @@ class EngineLoop:
         with self._lock:
             self._closing = True
         deadline = time.monotonic() + drain_s
-        while self._engine.num_live and time.monotonic() < deadline:
+        while self._running and time.monotonic() < deadline:
             time.sleep(0.02)
         with self._lock:
             running = list(self._running)
@@ -91,11 +91,13 @@ class EngineLoop:
             self._wake.clear()
             more = self._engine.step()
             self._settle()
-            if not more:
-                if self._closing:
-                    return
+            if more:
+                continue
+            if not self._closing:
                 self._step_began = None
                 self._wake.wait()
+            elif not self._running:  # or somebody came in just before the door was shut
+                return
 
     def _settle(self) -> None:
         """Give the futures of finished processes their results."""

@@ -51,7 +51,7 @@ class Executor:
                 on_forward=on_forward,
             )
         )
-        self._of_request: dict[str, set[Future[Any]]] = {}
+        self._requests: dict[Future[Any], str] = {}  # of what runs; two threads change it
         self._closing = False
 
     @property
@@ -70,7 +70,8 @@ class Executor:
 
     def cancel(self, request_id: str) -> int:
         """Stop the processes of a request at the next step; how many those were."""
-        return sum(future.cancel() for future in list(self._of_request.get(request_id, ())))
+        running = list(self._requests.items())
+        return sum(future.cancel() for future, request in running if request == request_id)
 
     async def run(self, work: Work) -> AsyncIterator[News]:
         """Make the items side by side; tell of each as it goes on.
@@ -110,30 +111,27 @@ class Executor:
         try:
             return await asyncio.shield(acquiring)
         except asyncio.CancelledError:
-            acquiring.add_done_callback(
-                lambda done: None if done.exception() else self.pool.release(done.result())
-            )
+            acquiring.add_done_callback(self._give_back)
             raise
 
-    def submit(self, work: Work, process: Any, model: LoadedModel) -> "Future[Any]":
+    def _give_back(self, acquired: "asyncio.Future[LoadedModel]") -> None:
+        if not acquired.cancelled() and acquired.exception() is None:
+            self.pool.release(acquired.result())
+
+    def submit(
+        self, work: Work, process: Any, model: LoadedModel, exact: bool = False
+    ) -> "Future[Any]":
         """Let a process of a request join the engine."""
         future = self._loop.submit(
             process,
             work.priority,
             owner=work.owner,
-            exact=work.exact,
+            exact=exact,
             components=model.networks,
             waited=lambda seconds: self._on_wait(work.priority, seconds),
         )
-        together = self._of_request.setdefault(work.request_id, set())
-        together.add(future)
-
-        def forget(done: "Future[Any]") -> None:
-            together.discard(done)
-            if not together:
-                self._of_request.pop(work.request_id, None)
-
-        future.add_done_callback(forget)
+        self._requests[future] = work.request_id
+        future.add_done_callback(self._requests.pop)
         return future
 
 
@@ -169,7 +167,7 @@ class _Making:
         try:
             process = self.task.process(self.model.pipeline, self.spec, self.item, self._on_step)
             self.tell(Started(self.index))
-            future = self.executor.submit(self.work, process, self.model)
+            future = self.executor.submit(self.work, process, self.model, self.work.exact)
             result = await asyncio.wrap_future(future)
             made = await asyncio.to_thread(self._encode, result)
             self.tell(Done(self.index, made))
@@ -222,7 +220,7 @@ class _Making:
             pixels = await asyncio.wrap_future(future)
             png = await asyncio.to_thread(preview_png, pixels[0].float().mean(0).cpu().numpy())
             self.tell(Preview(self.index, step, num_steps, png))
-        except MedphantomError:
+        except Exception:
             return  # the image itself is what matters
 
 

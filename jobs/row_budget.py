@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gen.types import Component, Components, ModelCall, Process
 
-GOOD_ENOUGH = 0.95  # of the best throughput: beyond, waiting for fuller forwards gains nothing
+GOOD_ENOUGH = 0.92  # of the best throughput: longer forwards would only let newcomers wait
 SLOWED = 1.75  # a lone request's forward may take so much longer for company; taking turns takes 2
 CPU_LIMIT, GPU_LIMIT = 16, 128
-ROUNDS = 3
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -104,24 +104,26 @@ def _rows(call: ModelCall, count: int) -> tuple[Tensor, ...]:
 def _time(
     component: Component, call: ModelCall, sizes: list[int], device: torch.device
 ) -> dict[int, float]:
-    """Least seconds of a forward by its rows, up to where memory ends."""
+    """Least seconds of a forward by its rows, up to where memory ends.
+
+    The sizes take turns and the least counts, so that other work on the machine, which comes and
+    goes, does not decide.
+    """
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     seconds: dict[int, float] = {}
-    for size in sizes:
-        rows, taken = _rows(call, size), []
-        try:
-            for _ in range(ROUNDS + 1):  # the first one allocates
-                started = time.perf_counter()
+    for number in range(ROUNDS + 1):
+        for size in sizes if number == 0 else list(seconds):
+            started = time.perf_counter()
+            try:
                 with torch.no_grad():
-                    component(*rows)
+                    component(*_rows(call, size))
                 wait()
-                taken.append(time.perf_counter() - started)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            break
-        seconds[size] = min(taken[1:])  # the least disturbed by what else runs
-        if size >= 4 and size / seconds[size] < size / 2 / seconds[size // 2]:
-            break  # slower already
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                break
+            taken = time.perf_counter() - started
+            # the first round allocates
+            seconds[size] = taken if number < 2 else min(taken, seconds[size])
     return seconds
 
 

@@ -6,6 +6,8 @@ item a second time writes the same file, or one beside it that nothing refers to
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +51,8 @@ class Sink:
         file = f"{_checked(job_id)}/{index:06d}-{sha256[:16]}.{SUFFIXES[media_type]}"
         path = f"{self._root}/{file}"
         if not self._local:
-            self._fs.pipe_file(path, data)  # object stores show an object when it is whole
+            with _os_errors():
+                self._fs.pipe_file(path, data)  # object stores show an object when it is whole
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, overwrite=True) as stream:
@@ -60,12 +63,15 @@ class Sink:
         """The bytes of a file that was kept.
 
         Raises:
-            MedphantomError: it is gone or was changed.
+            MedphantomError: it is gone or was changed, or the store cannot be read.
         """
         try:
-            data: bytes = self._fs.cat_file(f"{self._root}/{file}")
+            with _os_errors():
+                data: bytes = self._fs.cat_file(f"{self._root}/{file}")
         except FileNotFoundError as error:
             raise MedphantomError(f"the result {file} is gone from its store") from error
+        except OSError as error:
+            raise MedphantomError("the store of results cannot be read; try again later") from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise MedphantomError(f"the result {file} was changed after it was written")
         return data
@@ -78,8 +84,19 @@ class Sink:
                 self._fs.rm_file(path)
         if self._local:
             for folder in {Path(self._root, file).parent for file in files}:
-                if folder.is_dir() and not any(folder.iterdir()):
+                with suppress(OSError):  # it holds others, or is gone already
                     folder.rmdir()
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raise as OSError what object stores have errors of their own for."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"the store of results failed with {type(error).__name__}") from error
 
 
 def _checked(job_id: str) -> str:

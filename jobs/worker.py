@@ -15,6 +15,7 @@ from gen.errors import Busy, InvalidInput, LeaseLost, MedphantomError, ModelRefu
 from gen.sharing import BATCH
 from jobs.sink import Sink
 from jobs.store import JobStore, Lease
+from jobs.tasks.task import Made
 from jobs.work import Done, Failed, News, Preview, Step, Work
 
 Execute = Callable[[Work], AsyncIterator[News]]
@@ -56,7 +57,7 @@ class Worker:
         """Work until cancelled; then what is under way is given back."""
         beats = [asyncio.create_task(self._repeat(*each)) for each in self._duties()]
         try:
-            await asyncio.gather(*beats)
+            await asyncio.wait(beats, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in [*beats, *self._running]:
                 task.cancel()
@@ -82,7 +83,16 @@ class Worker:
         free = self._slots - len(self._running)
         if free <= 0:
             return
-        for lease in await in_thread(self._store.lease, self._name, free, self._lease_s):
+        taking = asyncio.ensure_future(
+            in_thread(self._store.lease, self._name, free, self._lease_s)
+        )
+        try:
+            leases = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            for lease in await taking:  # the thread goes on, and nobody would work on these
+                await self._settle(self._store.release, lease, 0.0, lost=False)
+            raise
+        for lease in leases:
             task = asyncio.create_task(self._do(lease))
             self._running[task] = lease
             task.add_done_callback(self._running.pop)
@@ -98,8 +108,7 @@ class Worker:
                 task.cancel()
 
     async def _purge(self) -> None:
-        files = await in_thread(self._store.purge)
-        await in_thread(self._sink.delete, list(files))
+        await in_thread(self._store.purge, lambda file: self._sink.delete([file]))
 
     async def _do(self, lease: Lease) -> None:
         """Make one item, and settle its lease whatever happens."""
@@ -114,9 +123,6 @@ class Worker:
             await self._settle(self._store.fail, lease, str(error), retry=False)
         except Busy as error:
             await self._settle(self._store.release, lease, error.retry_after_s, lost=False)
-        except OSError as error:
-            log.warning("the store of results failed with %s", type(error).__name__)
-            await self._settle(self._store.release, lease, WHEN_FULL_S, lost=False)
         except Exception as error:
             log.warning("an item was lost with %s", type(error).__name__)
             await self._settle(self._store.release, lease, AFTER_LOSS_S, lost=True)
@@ -151,16 +157,28 @@ class Worker:
             case Failed():
                 await in_thread(self._store.fail, lease, news.reason, retry=news.retry)
             case Done():
-                made = news.made
-                kept = await in_thread(
-                    self._sink.put, lease.job_id, lease.index, made.data, made.media_type
-                )
-                finish = self._store.finish
+                publishing = asyncio.ensure_future(self._publish(lease, news.made))
                 try:
-                    await in_thread(finish, lease, made.record, kept.file, kept.sha256, kept.size)
-                except LeaseLost:
-                    await self._forget(lease, kept.file)
+                    await asyncio.shield(publishing)
+                except asyncio.CancelledError:
+                    await asyncio.wait([publishing])  # or a file could stay that nobody knows of
                     raise
+
+    async def _publish(self, lease: Lease, made: Made) -> None:
+        try:
+            kept = await in_thread(
+                self._sink.put, lease.job_id, lease.index, made.data, made.media_type
+            )
+        except OSError as error:
+            log.warning("the store of results failed with %s", type(error).__name__)
+            raise Busy("the store of results is full or away", WHEN_FULL_S, "results") from error
+        try:
+            await in_thread(
+                self._store.finish, lease, made.record, kept.file, kept.sha256, kept.size
+            )
+        except LeaseLost:
+            await self._forget(lease, kept.file)
+            raise
 
     async def _forget(self, lease: Lease, file: str) -> None:
         """Delete what nobody wants, unless whoever took over made the same file."""
@@ -177,6 +195,8 @@ class Worker:
         """Tell the store; if it cannot be told, the lease runs out by itself."""
         try:
             await asyncio.shield(in_thread(settle, lease, *args, **kw))
+        except LeaseLost:
+            return
         except Exception as error:
             log.warning("a lease could not be settled: %s", type(error).__name__)
 

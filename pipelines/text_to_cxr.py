@@ -140,7 +140,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         """
         check_output_type(output_type)
 
-        def on_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor | None:
+        def on_step(index: int, timestep: Tensor, latents: Tensor, _: Tensor) -> Tensor | None:
             if callback_on_step_end is None:
                 return None
             changed = callback_on_step_end(self, index, timestep, {"latents": latents})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch is imported where images are made
 
 ItemSpec = dict[str, Any]  # JSON
 OnStep = Callable[[int, int, "Tensor"], None]
-"""(steps done, of how many, latents (1, c, h, w))."""
+"""(steps done, of how many, estimate of the clean latents (1, c, h, w))."""
 
 
 class Spec(BaseModel):

@@ -133,12 +133,14 @@ class TextToCXR(Task):
         self, pipeline: "TextToCXRPipeline", spec: TextToCXRSpec, item: ItemSpec, on_step: OnStep
     ) -> "Process[Tensor]":
         """Sampling of one image, with a scheduler of its own."""
-        from gen.denoising import make_generators, scheduler_named
+        from gen.denoising import fresh_scheduler, make_generators, scheduler_named
 
         scheduler = scheduler_named(spec.scheduler, pipeline.scheduler.config)
+        # Heun's and PNDM's take more steps than were asked for
+        num_steps = len(fresh_scheduler(scheduler, spec.num_inference_steps).timesteps)
 
-        def step(index: int, timestep: "Tensor", latents: "Tensor") -> None:
-            on_step(index + 1, spec.num_inference_steps, latents)
+        def step(index: int, timestep: "Tensor", latents: "Tensor", denoised: "Tensor") -> None:
+            on_step(index + 1, num_steps, denoised)
 
         return pipeline.process(
             item["prompt"],
@@ -153,7 +155,7 @@ class TextToCXR(Task):
         )
 
     def preview(self, pipeline: "TextToCXRPipeline", latents: "Tensor") -> "Process[Tensor]":
-        """The latents as they are, decoded."""
+        """What the image will roughly be, decoded."""
         return pipeline.decode(latents)
 
     def encode(

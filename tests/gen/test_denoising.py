@@ -105,7 +105,7 @@ def test_a_step_callback_can_change_the_latents() -> None:
 
     noise = torch.ones(1, 1, 2, 2)
     process = denoise(
-        noise, scheduler, predict, make_generators([0]), lambda i, t, x: torch.full_like(x, i)
+        noise, scheduler, predict, make_generators([0]), lambda i, t, x, _: torch.full_like(x, i)
     )
     assert torch.equal(run(process, {"net": lambda x: x}), torch.full_like(noise, 2))
 
@@ -113,3 +113,26 @@ def test_a_step_callback_can_change_the_latents() -> None:
 def test_an_unknown_scheduler_is_refused_with_the_names() -> None:
     with pytest.raises(InvalidInput, match=r"scheduler is 'fast'.*dpm"):
         scheduler_named("fast", {})
+
+
+# PNDM keeps no estimate, and diffusers' ancestral Euler takes no network that predicts x0
+@pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - {"pndm", "euler-a"}))
+def test_every_step_tells_what_the_clean_latents_should_be(name: str) -> None:
+    """A network that always predicts the same x0 makes that the estimate of every step."""
+    clean = torch.full((1, 2, 4, 4), 0.25)
+    config = {"beta_schedule": "scaled_linear", "prediction_type": "sample"}
+    scheduler = fresh_scheduler(scheduler_named(name, config), 6)
+    seen: list[Tensor] = []
+
+    def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        return (yield ModelCall("unet", (latents,)))
+
+    def on_step(index: int, timestep: Tensor, latents: Tensor, denoised: Tensor) -> None:
+        seen.append(denoised)
+
+    latents = draw_noise((2, 4, 4), make_generators([1])) * scheduler.init_noise_sigma
+    process = denoise(latents, scheduler, predict, make_generators([1]), on_step)
+    run(process, {"unet": lambda latents: clean.expand_as(latents)})
+    assert len(seen) == len(scheduler.timesteps)
+    for estimate in seen:
+        assert torch.allclose(estimate, clean, atol=1e-3)

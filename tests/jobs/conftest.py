@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,3 +30,13 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
     return f"{server}?options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model as a folder."""
+    from pipelines.text_to_cxr import TextToCXRPipeline
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    TextToCXRPipeline(**tiny_parts).save_pretrained(folder)
+    return str(folder)

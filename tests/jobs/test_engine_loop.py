@@ -4,7 +4,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,6 +213,50 @@ def test_closing_lets_work_finish_for_a_while(start: Start) -> None:
     gate.opened.set()
     closing.join()
     assert [future.result(0) for future in futures] == [20, 20, 20]
+
+
+def test_closing_waits_for_a_process_that_is_just_starting(start: Start) -> None:
+    starting, may_start = threading.Event(), threading.Event()
+
+    def slow_start() -> Process[str]:
+        starting.set()
+        assert may_start.wait(LONG_S)
+        yield ModelCall("echo", (torch.ones(1),))
+        return "finished"
+
+    loop = start({"echo": echo})
+    future = loop.submit(slow_start())
+    assert starting.wait(LONG_S)
+    assert loop.num_live == 1
+    closing = threading.Thread(target=loop.close, args=(LONG_S,))
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    may_start.set()
+    assert future.result(LONG_S) == "finished"
+    closing.join()
+
+
+def test_what_is_submitted_at_the_last_moment_is_not_forgotten(start: Start) -> None:
+    """The thread has seen that nothing is left; then work comes, then the end."""
+    late: list[Future[float]] = []
+    armed = threading.Event()
+
+    class Interrupted(Engine):
+        def step(self) -> bool:
+            more = super().step()
+            if armed.is_set() and not more and not late:
+                late.append(loop.submit(counting(3)))
+                closing.start()
+                closing.join(0.05)
+            return more
+
+    loop = start({"echo": echo}, engine=Interrupted)
+    closing = threading.Thread(target=loop.close, args=(LONG_S,))
+    armed.set()
+    loop.submit(counting(1)).result(LONG_S)
+    closing.join(LONG_S)
+    assert late[0].result(0) == 3
 
 
 def test_closing_then_cancels_what_is_left(start: Start) -> None:
