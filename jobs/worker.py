@@ -21,7 +21,7 @@ from jobs.work import Done, Failed, News, Preview, Step, Work
 Execute = Callable[[Work], AsyncIterator[News]]
 R = TypeVar("R")
 
-POLL_S = 0.2  # how long a new job waits at most
+POLL_S = 0.5  # how long a new job waits at most
 STEP_S = 0.5  # a step is written down at most so often an item
 PURGE_S = 60.0
 AFTER_LOSS_S = 1.0

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from serve.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SHELL = [
@@ -65,12 +65,12 @@ def test_every_command_is_named() -> None:
             assert f"medphantom {name} {part}".strip() in README
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "faults", "check", "bench"])
 def test_every_make_target_is_named(target: str) -> None:
     assert f"make {target}" in README
 
 
 def test_every_file_it_sends_people_to_exists() -> None:
     root = Path(__file__).parents[1]
-    for path in re.findall(r"`((?:gen|pipelines|jobs|serve)/[^`]*)`", README):
+    for path in re.findall(r"`((?:gen|pipelines|jobs|serve|deploy)/[^`]*)`", README):
         assert (root / path).exists(), path

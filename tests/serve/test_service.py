@@ -1,6 +1,8 @@
 """The real service: Ray, its processes, and what becomes of work when they die."""
 
 import io
+import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -82,6 +84,23 @@ def test_an_image_a_page_and_the_documentation_are_served(client: httpx.Client) 
     assert "medphantom" in client.get("/").text
     assert "swagger" in client.get("/docs").text.lower()
     assert "http://" not in client.get("/docs").text.replace(str(client.base_url), "")
+
+
+def test_the_readme_lines_work(
+    client: httpx.Client, service: ServiceProcess, tmp_path: Path
+) -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    readme = readme.replace("localhost:8000", service.url.removeprefix("http://"))
+    blocks = re.findall(r"```sh\n(curl.*?)```", readme, re.DOTALL)
+    image, job = blocks
+    subprocess.run(["bash", "-ec", image], cwd=tmp_path, check=True, capture_output=True)
+    assert Image.open(tmp_path / "pneumonia.png").format == "PNG"
+    put, *_, delete = re.split(r"\n(?=curl)", job.strip())
+    subprocess.run(["bash", "-ec", put], check=True, capture_output=True)
+    subprocess.run(["bash", "-ec", delete], check=True, capture_output=True)
+    assert client.get("/v1/jobs/my-cohort").json()["status"] == "cancelled"
+    (snippet,) = re.findall(r"```python no-test\n(.*?)```", readme, re.DOTALL)
+    exec(snippet, {})
 
 
 def test_the_openai_client_works_and_streams(service: ServiceProcess) -> None:
