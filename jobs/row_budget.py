@@ -44,7 +44,7 @@ def measure_rows(
         process: a short one that calls every component.
         components: its networks.
         device: where they are.
-        max_rows: use this budget instead of the fastest one.
+        max_rows: use this budget, a power of two, instead of the fastest one.
     """
     calls, counts = _collect(process, components)
     busiest = max(calls, key=lambda name: counts[name])

@@ -7,7 +7,6 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
-from jobs.keys import KeyStore
 from jobs.worker import in_thread
 from serve.api import create_api
 from serve.logs import join_serve_logs
@@ -28,9 +27,7 @@ class Ingress:
         # Serve has no public word for the address its proxies listen on
         client: Any = _get_global_client()
         host = client.http_config.host or "127.0.0.1"
-        keys = KeyStore(args.store)
-        check_exposure(args, host, keys.any())
-        keys.close()
+        check_exposure(args, host)
         self._service = Service(args, RayBackend(sampler))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -55,8 +55,13 @@ def command(
     if model:
         fields["models"] = model
     args = checked(fields)
+    check_exposure(args, host)
     keys = KeyStore(args.store)
-    check_exposure(args, host, keys.any())
+    if args.require_keys and not keys.any():
+        raise InvalidInput(
+            "API keys are required, but there is none, so nobody could use this service; make one: "
+            "medphantom keys create NAME"
+        )
     keys.close()
     run_service(args, host, port, dashboard)
 

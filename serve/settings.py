@@ -1,6 +1,7 @@
 """What a service is made of: the arguments of `serve.app:build`."""
 
 import os
+from ipaddress import ip_address
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -44,7 +45,7 @@ class AppArgs(BaseModel):
         "auto", description="Of the networks; auto is fp16 on a GPU and fp32 on a CPU"
     )
     max_rows: int | None = Field(
-        None, ge=1, le=1024, description="Most rows of a forward; null measures the best"
+        None, ge=1, le=1024, description="Most rows of a forward, 2^n; null measures the best"
     )
     model_memory_mb: int | None = Field(
         None, ge=1, description="Of all loaded models together; null is no limit"
@@ -82,6 +83,15 @@ class AppArgs(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rows_are_compared(self) -> "AppArgs":
+        if self.max_rows and self.max_rows & (self.max_rows - 1):
+            raise ValueError(
+                f"max_rows is {self.max_rows}, but must be a power of two; "
+                f"try {1 << (self.max_rows.bit_length() - 1)}"
+            )
+        return self
+
     @property
     def cpus(self) -> float:
         """CPUs of a sampler."""
@@ -90,28 +100,25 @@ class AppArgs(BaseModel):
         return 1 if self.num_gpus else max(1, (os.cpu_count() or 1) // self.max_replicas)
 
 
-def check_exposure(args: AppArgs, host: str, has_keys: bool) -> None:
+def check_exposure(args: AppArgs, host: str) -> None:
     """Refuse to answer strangers.
 
     Raises:
-        InvalidInput: the service could be reached from other machines and anybody may use it, or
-            keys are needed and there is none.
+        InvalidInput: the service could be reached from other machines, and anybody may use it.
     """
     if not args.require_keys and not is_loopback(host):
         raise InvalidInput(
             f"host is {host}, which other machines can reach, but require_keys is false: anybody "
             "could use this service; set require_keys to true, or bind to 127.0.0.1"
         )
-    if args.require_keys and not has_keys:
-        raise InvalidInput(
-            "require_keys is true, but no API key exists, so nobody could use this service; make "
-            "one: medphantom keys create NAME"
-        )
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def any_args(args: Any) -> AppArgs:

@@ -95,7 +95,7 @@ def test_a_revoked_key_no_longer_passes(call: Call, keys: KeyStore) -> None:
         (["create", "a", "--scope", "admin"], "must be one of generate, jobs, metrics"),
         (["create", " "], "name is empty"),
         (["create", "a", "--work-per-hour", "0"], "must be above 0"),
-        (["create", "a", "--work-per-hour", "nan"], "must be above 0"),
+        (["create", "a", "--work-per-hour", "nan"], "--work-per-hour"),
         (["create", "a", "--work-per-hour", "-1"], "--work-per-hour"),
         (["revoke", "ffffffffffff"], "there is no key ffffffffffff"),
     ],
