@@ -126,7 +126,8 @@ def denoise(
 def denoised(scheduler: Scheduler, output: Any) -> Tensor:
     """The estimate of x0 behind a step's output, or the latents of schedulers that keep none."""
     estimate = getattr(output, "pred_original_sample", None)
-    if estimate is None and _keeps_x0(scheduler.config):
+    # a config made for another scheduler may be left over, so what it says is not enough
+    if estimate is None and hasattr(scheduler, "model_outputs") and _keeps_x0(scheduler.config):
         estimate = scheduler.model_outputs[-1]
     return output.prev_sample if estimate is None else estimate
 

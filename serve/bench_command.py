@@ -8,7 +8,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from jobs.bench import PROMPTS
 
 if TYPE_CHECKING:
     import httpx
+    from ray.serve import Application
 
     from serve.settings import AppArgs
 
@@ -28,7 +30,7 @@ FEWEST_STEPS, MOST_STEPS = 6, 25
 IMAGES = (1, 1, 1, 2, 3)
 LONG = {"prompt": PROMPTS[1], "n": 2, "num_inference_steps": 25, "seed": 1}
 SHORT = {"prompt": PROMPTS[0], "n": 1, "num_inference_steps": 4, "seed": 2}
-NUM_LONG = 6  # always under way while short requests arrive
+NUM_LONG = 4  # always under way while short requests arrive
 WAYS = ("ours", "one at a time", "serve.batch")
 Body = dict[str, Any]
 
@@ -84,11 +86,7 @@ def run_bench(
     model: str, requests: int, shorts: int, interval: float, rounds: int, gpus: float
 ) -> dict[str, Any]:
     """Figures of all rounds."""
-    import ray
-    from ray import serve
-
     from serve.app import build
-    from serve.cluster import start_ray
     from serve.rivals import batched, one_at_a_time
     from serve.settings import AppArgs
 
@@ -100,21 +98,33 @@ def run_bench(
             require_keys=False,
             num_gpus=gpus,
         )
-        # all three are up at once and only one works: more CPUs on paper than there are
-        start_ray(num_cpus=64)
-        try:
-            port = _free_port()
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            applications = (build(args), one_at_a_time(args), batched(args))
-            urls = {}
-            for name, application in zip(WAYS, applications, strict=True):
-                prefix = "/" + name.replace(" ", "-").replace(".", "-")
-                serve.run(application, name=name, route_prefix=prefix)
-                urls[name] = f"http://127.0.0.1:{port}{prefix}/v1/text-to-cxr"
+        applications = (build(args), one_at_a_time(args), batched(args))
+        with served(dict(zip(WAYS, applications, strict=True))) as urls:
             return asyncio.run(_measure(args, urls, requests, shorts, interval, rounds))
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+
+
+@contextmanager
+def served(applications: "dict[str, Application]") -> Iterator[dict[str, str]]:
+    """Applications on a cluster of their own; where each takes POST /v1/text-to-cxr."""
+    import ray
+    from ray import serve
+
+    from serve.cluster import start_ray
+
+    # all are up at once and only one works: more CPUs on paper than there are
+    start_ray(num_cpus=64)
+    try:
+        port = _free_port()
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        urls = {}
+        for name, application in applications.items():
+            prefix = "/" + name.replace(" ", "-").replace(".", "-")
+            serve.run(application, name=name, route_prefix=prefix)
+            urls[name] = f"http://127.0.0.1:{port}{prefix}/v1/text-to-cxr"
+        yield urls
+    finally:
+        serve.shutdown()
+        ray.shutdown()
 
 
 async def _measure(
@@ -175,8 +185,10 @@ async def _short_waits(
 ) -> list[float]:
     """Seconds of short requests that arrive at fixed times, whatever becomes of the earlier."""
 
+    arriving = True
+
     async def long_user() -> None:
-        while True:
+        while arriving:  # to the end: @serve.batch does not survive that all of a batch hang up
             await send(LONG)
 
     async def short(index: int) -> float:
@@ -187,13 +199,10 @@ async def _short_waits(
 
     users = [asyncio.create_task(long_user()) for _ in range(NUM_LONG)]
     await asyncio.sleep(2 * interval)
-    try:
-        return await asyncio.gather(*(short(index) for index in range(count)))
-    finally:
-        for user in users:
-            user.cancel()
-        await asyncio.gather(*users, return_exceptions=True)
-        await send(SHORT)  # what was cut off must have left before the next measurement
+    waits = await asyncio.gather(*(short(index) for index in range(count)))
+    arriving = False
+    await asyncio.gather(*users)
+    return waits
 
 
 def _sender(client: "httpx.AsyncClient", url: str) -> Callable[[Body], Awaitable[bytes]]:

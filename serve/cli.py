@@ -2,9 +2,10 @@
 
 from jobs import bench
 from jobs.cli import app
-from serve import bench_command, keys_command, serve_command
+from serve import bench_command, bench_overload, keys_command, serve_command
 
 bench.commands.command("serve")(bench_command.command)
+bench.commands.command("overload")(bench_overload.command)
 app.command("serve")(serve_command.command)
 app.add_typer(keys_command.commands, name="keys")
 

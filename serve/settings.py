@@ -2,7 +2,7 @@
 
 import os
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -119,8 +119,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def any_args(args: Any) -> AppArgs:
-    """Arguments as `serve run` gives them: a dictionary, or checked already."""
-    return args if isinstance(args, AppArgs) else AppArgs.model_validate(args or {})

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from service_process import ServiceProcess, resident_bytes
-from test_service import BODY, CONTROLLER, SAMPLER, WORKER, finished_images, job_images
+from test_service import BODY, CONTROLLER, SAMPLER, WORKER, finished_images, job_images, wait_for
 
 from jobs.keys import KeyStore, Scope
 
@@ -55,6 +55,21 @@ def test_twenty_kills_lose_and_change_nothing(tiny_model: str, tmp_path: Path) -
     files = list((tmp_path / "data/results/disturbed").iterdir())
     named = {path.name.split("-")[0] for path in files}
     assert len(named) == len(files) == ITEMS  # none twice
+
+
+def test_a_job_outlives_all_of_ray(tiny_model: str, tmp_path: Path) -> None:
+    spec = {**BODY, "n": 24, "num_inference_steps": 60}
+    with (
+        ServiceProcess(tmp_path, tiny_model) as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+    ):
+        undisturbed = job_images(client, "undisturbed", **spec)
+        body = {"task": "text-to-cxr", "spec": spec}
+        client.put("/v1/jobs/disturbed", json=body).raise_for_status()
+        wait_for(client, "disturbed", 6)
+        service.kill_all()
+        service.start()
+        assert finished_images(client, "disturbed") == undisturbed
 
 
 def test_overload_is_turned_away_politely(tiny_model: str, tmp_path: Path) -> None:

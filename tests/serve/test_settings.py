@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from gen.errors import InvalidInput
 from jobs.settings import Settings
-from serve.settings import AppArgs, any_args, check_exposure, is_loopback
+from serve.cli import app
+from serve.settings import AppArgs, check_exposure, is_loopback
 
 NAMES = ("MEDPHANTOM_DATA", "MEDPHANTOM_STORE", "MEDPHANTOM_RESULTS")
 SELF = ["127.0.0.1", "127.8.9.10", "::1", "localhost"]
@@ -43,31 +45,35 @@ def args(**fields: Any) -> AppArgs:
 @pytest.mark.parametrize("host", SELF)
 def test_without_keys_only_this_machine_may_come_in(host: str) -> None:
     assert is_loopback(host)
-    check_exposure(args(require_keys=False), host, has_keys=False)
+    check_exposure(args(require_keys=False), host)
 
 
 @pytest.mark.parametrize("host", WORLD)
 def test_without_keys_others_are_not_let_in(host: str) -> None:
     assert not is_loopback(host)
-    for has_keys in (True, False):
-        with pytest.raises(InvalidInput, match="anybody could use this service"):
-            check_exposure(args(require_keys=False), host, has_keys)
+    check_exposure(args(), host)
+    with pytest.raises(InvalidInput, match="anybody could use this service"):
+        check_exposure(args(require_keys=False), host)
 
 
-@pytest.mark.parametrize("host", [*SELF, *WORLD])
-def test_keys_that_are_needed_must_exist(host: str) -> None:
-    check_exposure(args(), host, has_keys=True)
-    with pytest.raises(InvalidInput, match="medphantom keys create NAME"):
-        check_exposure(args(), host, has_keys=False)
+def test_the_command_does_not_serve_strangers(data: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"])
+    assert answer.exit_code == 2
+    assert "medphantom keys create NAME" in answer.output
+    config = tmp_path / "open.yaml"
+    config.write_text("require_keys: false\n")
+    answer = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--config", str(config)])
+    assert answer.exit_code == 2
+    assert "anybody could use this service" in answer.output
+    config.write_text("job_slot: 3\n")
+    answer = CliRunner().invoke(app, ["serve", "--config", str(config)])
+    assert answer.exit_code == 2
+    assert "job_slot" in answer.output
 
 
 def test_keys_are_needed_unless_somebody_says_otherwise() -> None:
     assert args().require_keys
-    assert any_args(None).require_keys
-    assert any_args({}).require_keys
-    assert not any_args({"require_keys": False}).require_keys
-    given = args(job_slots=3)
-    assert any_args(given) is given
+    assert not args(require_keys=False).require_keys
 
 
 @pytest.mark.parametrize(
