@@ -65,7 +65,8 @@ def run_overload(model: str, requests: int, gpus: float) -> dict[str, Any]:
         secrets = [keys.create(name, [Scope.GENERATE], None)[1] for name in ("greedy", "polite")]
         keys.close()
         with served({"ours": build(args)}) as urls:
-            return asyncio.run(_measure(urls["ours"], *secrets, requests))
+            greedy, polite = secrets
+            return asyncio.run(_measure(urls["ours"], greedy, polite, requests))
 
 
 async def _measure(url: str, greedy: str, polite: str, requests: int) -> dict[str, Any]:
