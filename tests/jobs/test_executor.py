@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from jobs.work import Done, Failed, News, Preview, Started, Step, Work
 
 T = TypeVar("T")
 PROMPT = "canary" + "-7f3a chest"  # put together here, so that no source line in a log has it
+ROUGH = 4  # a device may round so that it shows below so many rows
 LIMIT_S = 60  # never waited for unless something is broken
 
 
@@ -57,7 +59,8 @@ def shared(pool: ModelPool, model: LoadedModel) -> Iterator[Executor]:
     task = TASKS["text-to-cxr"]
     spec = task.check({"prompt": "a", "num_inference_steps": 2})
     process = task.process(model.pipeline, spec, task.items(spec, "")[0], lambda *_: None)
-    executor = Executor(pool, measure_rows(process, model.networks, pool.device, max_rows=8))
+    rows = measure_rows(process, model.networks, pool.device, max_rows=8)
+    executor = Executor(pool, replace(rows, exact_rows=max(ROUGH, rows.exact_rows)))
     yield executor
     executor.close()
 
@@ -195,14 +198,23 @@ COMPANY = st.lists(
 @settings(max_examples=8, deadline=None)
 @given(company=COMPANY, place=st.integers(0, 4))
 def test_exact_work_gives_the_same_bytes_in_any_company(
-    shared: Executor, company: list[dict[str, Any]], place: int
+    shared: Executor, model: LoadedModel, company: list[dict[str, Any]], place: int
 ) -> None:
+    unet = model.networks["unet"]
+
+    def rough(latents: Tensor, *more: Tensor) -> Tensor:
+        return unet(latents, *more) + (0.1 * len(latents) if len(latents) < ROUGH else 0)
+
     mine = work(shared, "mine", priority=BATCH, exact=True, num_inference_steps=4)
-    (alone,) = files(run(news_of(shared, mine)))
     asked = [work(shared, f"r{i}", **fields) for i, fields in enumerate(company)]
     asked.insert(place, mine)
-    news = run(together(shared, *asked))[min(place, len(company))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model.networks, "unet", rough)
+        (alone,) = files(run(news_of(shared, mine)))
+        news = run(together(shared, *asked))[min(place, len(company))]
+        (inexact,) = files(run(news_of(shared, replace(mine, exact=False))))
     assert files(news) == [alone]
+    assert np.abs(pixels(inexact) - pixels(alone)).max() > 1
 
 
 def test_an_exact_file_says_with_how_many_rows_it_can_be_made_again(executor: Executor) -> None:
@@ -362,9 +374,8 @@ def test_previews_come_before_the_end_if_asked(
     assert previews
     assert isinstance(news[-1], Done)
     assert all(each.index == 0 and 0 < each.step < 30 == each.num_steps for each in previews)
-    last = pixels(previews[-1].png)
-    assert last.shape == (16, 16)
-    assert last.std() > 0
+    first, last, end = map(pixels, (previews[0].png, previews[-1].png, files(news)[0]))
+    assert np.abs(last - end).mean() < 1 < np.abs(first - end).mean()  # it forms
     (plain,) = files(run(news_of(executor, work(executor, num_inference_steps=30))))
     assert np.abs(pixels(files(news)[0]) - pixels(plain)).max() <= 1  # looking changes nothing
     without = run(news_of(executor, work(executor, step_s=0, num_inference_steps=30)))
