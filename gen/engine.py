@@ -158,7 +158,7 @@ class Engine:
             networks see few shapes; the padding is dropped from the answer.
         exact_rows: a forward with rows of an exact process has at least so many. Numbers depend on
             the shape of a forward in their last bits, not on who shares it, so a process gets the
-            same bits in any company if every shape from here to `max_rows` gives the same.
+            same bits in any company if every power of two from here to `max_rows` gives the same.
         shared_rows: most rows of a forward while a live process is beside another owner's or
             priority's; None is `max_rows`. What is nearly as fast as a lone request's own rows
             keeps one owner's load from slowing another.
@@ -286,7 +286,7 @@ class Engine:
         """Rows of a forward with its padding."""
         if exact:
             num_rows = max(num_rows, self._exact_rows)
-        if not self._pad_rows:
+        if not (self._pad_rows or exact):
             return num_rows
         return min(1 << (num_rows - 1).bit_length(), self._max_rows)
 

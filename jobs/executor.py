@@ -46,6 +46,7 @@ class Executor:
             Engine(
                 {},
                 rows.max_rows,
+                pad_rows=pool.device.type != "cpu",  # a CPU compiles nothing, and pays for rows
                 exact_rows=rows.exact_rows,
                 shared_rows=rows.shared_rows,
                 on_forward=on_forward,

@@ -1,5 +1,7 @@
 """The entry point `medphantom`: the commands of the jobs, and those of the service."""
 
+import os
+
 from jobs import bench
 from jobs.cli import app
 from serve import bench_command, bench_overload, keys_command, serve_command
@@ -12,4 +14,6 @@ app.add_typer(keys_command.commands, name="keys")
 
 def main() -> None:
     """Run the command line."""
+    # under `uv run`, Ray would build each of its workers an environment of its own
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     app()
