@@ -174,7 +174,7 @@ def test_requests_share_forwards_and_get_the_images_they_get_alone(
 
     shared_news = run(crowd())
     assert len(forwards.of("unet")) < alone_forwards / 2
-    assert max(forwards.of("unet")) == 8
+    assert max(forwards.of("unet")) == 7  # one has no guidance; on a CPU nothing is padded
     for news, image in zip(shared_news, alone, strict=True):
         assert np.abs(pixels(files(news)[0]) - pixels(image)).max() <= 1
 
