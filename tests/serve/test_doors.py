@@ -193,7 +193,7 @@ def test_jobs_are_paid_when_they_are_accepted_and_only_once(new_key: NewKey) -> 
 def test_what_fails_or_could_never_be_paid_costs_nothing(new_key: NewKey) -> None:
     _, client = new_key(quota=1.5 * COST)
     for _ in range(3):
-        assert generate(client, height=64, width=33).status_code == 422  # not of the model
+        assert generate(client, width=257).status_code == 422  # not of the model
         assert generate(client, wdith=1).status_code == 422
         assert generate(client, n=2).status_code == 422  # more than a whole hour's
         assert "hour" in generate(client, n=2).json()["error"]["message"]
