@@ -25,12 +25,9 @@ class Pipeline:
     """What both rivals do with a model."""
 
     def __init__(self, args: AppArgs) -> None:
-        import torch
-
         from jobs.tasks import TASKS
         from serve.warm_up import make_pool
 
-        torch.set_num_threads(args.threads or max(1, int(args.cpus)))
         self.task: Any = TASKS["text-to-cxr"]
         pool = make_pool(args)
         self.model = pool.acquire(self.task, args.models[0])

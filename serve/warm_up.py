@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from gen.allocator import keep_freed_memory
 from gen.engine import OnForward
 from jobs.executor import Executor
 from jobs.model_pool import ModelPool
@@ -22,13 +23,14 @@ def make_executor(
     on_wait: Callable[[int, float], None] = lambda *_: None,
 ) -> Executor:
     """An executor whose first model is loaded and has run."""
-    torch.set_num_threads(args.threads or max(1, int(args.cpus)))
     pool = make_pool(args)
     return Executor(pool, find_rows(args, pool), on_forward, on_wait)
 
 
 def make_pool(args: AppArgs) -> ModelPool:
-    """The pool of a sampler, on its device."""
+    """The pool of a sampler, on its device; the process is set up for its forwards."""
+    torch.set_num_threads(args.threads or max(1, int(args.cpus)))
+    keep_freed_memory()
     cuda = torch.cuda.is_available()
     auto = torch.float16 if cuda else torch.float32
     dtype = auto if args.precision == "auto" else PRECISIONS[args.precision]
