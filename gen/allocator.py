@@ -28,4 +28,4 @@ def keep_freed_memory() -> bool:
         M_TRIM_THRESHOLD: KEPT_BYTES,
         M_ARENA_MAX: 1,  # the arenas of other threads never keep more than 64 MB
     }
-    return all([mallopt(name, value) for name, value in settings.items()])
+    return all(mallopt(name, value) for name, value in settings.items())

@@ -1,6 +1,7 @@
 """A Ray cluster of this machine alone."""
 
 import logging
+import os
 import time
 
 import ray
@@ -15,6 +16,9 @@ def start_ray(dashboard: bool = False, num_cpus: int | None = None) -> None:
         dashboard: with Ray's dashboard, on 127.0.0.1:8265 and behind that token.
         num_cpus: on paper; None is what there is.
     """
+    # Ray's default of 15 lets whatever else runs preempt one of a forward's threads, and the others
+    # wait for it
+    os.environ.setdefault("RAY_worker_niceness", "0")
     for tries_left in reversed(range(TRIES)):
         try:
             ray.init(
