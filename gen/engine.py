@@ -75,7 +75,7 @@ class _Live:
         ticket: Ticket[Any],
         process: Process[Any],
         components: Components,
-        turn: int,
+        arrived: int,
         priority: int,
         owner: Hashable,
         exact: bool,
@@ -83,7 +83,8 @@ class _Live:
         self.ticket = ticket
         self.process = process
         self.components = components
-        self.turn = turn  # number of the forward that served it last
+        self.arrived = arrived  # after which forward
+        self.turn = 0  # number of the forward that served it last
         self.priority = priority
         self.owner = owner
         self.exact = exact
@@ -218,8 +219,8 @@ class Engine:
         """
         ticket: Ticket[T] = Ticket(self._close_cancelled_unless_stepping)
         networks = self._components if components is None else components
-        turn = self._num_forwards
-        self._arrivals.append(_Live(ticket, process, networks, turn, priority, owner, exact))
+        arrived = self._num_forwards
+        self._arrivals.append(_Live(ticket, process, networks, arrived, priority, owner, exact))
         return ticket
 
     def step(self) -> bool:

@@ -3,7 +3,8 @@
 Nobody starves:
 
 - owners take turns, longest waiting first, and share the rows evenly; so do one owner's processes,
-  so a call of hundreds of rows is spread over many forwards and others need not wait for its end;
+  newcomers first, so a call of hundreds of rows is spread over many forwards and others need not
+  wait for its end;
 - a lower priority number goes first and the others get the rows it leaves, except that one forward
   in `FAIR_TURN` goes to the process that has waited longest, whatever its priority and owner;
 - while somebody waits for a live process beside others, forwards are kept short (`shared_rows`).
@@ -24,7 +25,8 @@ class Waiting(Protocol):
 
     priority: int
     owner: Hashable
-    turn: int  # number of the forward that served it last
+    arrived: int  # after which forward
+    turn: int  # number of the forward that served it last, 0 for a newcomer
     num_waiting: int  # rows of its call not answered yet
 
     def group(self) -> Hashable:
@@ -64,7 +66,12 @@ def choose(
         # not by owner, or one whose live calls are served often would starve its own jobs
         return 0 if all_equal else turns.get(each.owner, 0)
 
-    queue = sorted(waiting, key=lambda each: (rank(each), since(each), each.turn))
+    def last(each: W) -> int:
+        # newcomers first, or the first answer would take as long as all others' next ones; but no
+        # stream of them may keep the one that has waited longest from its turn
+        return max(each.turn, each.arrived) if all_equal else each.turn
+
+    queue = sorted(waiting, key=lambda each: (rank(each), since(each), last(each)))
     leader = queue[0]
     if leader.is_whole():
         return [(leader, leader.num_waiting)]

@@ -122,13 +122,16 @@ class Service:
 
     @asynccontextmanager
     async def _admitted(self, caller: Caller, task: Task, spec: Spec) -> AsyncIterator[None]:
-        """A place for a live request, paid from its caller's quota unless it fails."""
+        """A place for a live request, paid from its caller's quota unless it fails.
+
+        Who hangs up has paid: or quotas would not bound the work of who always does.
+        """
         async with self.admission.place(caller.owner):
             work = task.work(spec)
             await self.doors.spend(caller, work)
             try:
                 yield
-            except BaseException:
+            except Exception:
                 await self.doors.refund(caller, work)
                 raise
 

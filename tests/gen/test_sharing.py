@@ -19,6 +19,7 @@ class Waiter:
     owner: Hashable = "ann"
     priority: int = LIVE
     turn: int = 0
+    arrived: int = 0
     component: str = "unet"
     whole: bool = False
 
@@ -51,6 +52,12 @@ def test_the_owner_who_has_waited_longest_leads() -> None:
 def test_of_one_owner_the_process_that_has_waited_longest_leads() -> None:
     late, early = Waiter(8, turn=7), Waiter(8, turn=3)
     assert next(iter(shares(late, early))) is early
+
+
+def test_a_newcomer_leads_its_owners_processes_but_not_the_fair_turn() -> None:
+    old, new = Waiter(8, turn=3), Waiter(8, arrived=9, component="text_encoder")
+    assert next(iter(shares(old, new, forward=FAIR_TURN + 1))) is new
+    assert next(iter(shares(old, new, forward=2 * FAIR_TURN))) is old
 
 
 def test_only_calls_of_the_leaders_group_ride_along() -> None:
