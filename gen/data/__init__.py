@@ -10,6 +10,13 @@ In reading order:
     dicom.py           DICOM in and out
     images.py          any picture in, PNG out
     atomic.py          files that appear whole or not at all
+    tiff_directory.py  bytes of TIFF directories
+    ome_xml.py         size, scale and record of a slide as OME-XML
+    pyramid.py         an image and its halves from rows that arrive once
+    slide_writer.py    an image of any size out, as a pyramidal OME-TIFF
+    slide.py           any region of a slide or picture in, and thumbnails
+    stored_tiles.py    single tiles as they are stored
+    deep_zoom.py       a slide as a folder of small files for web pages
     manifest.py        manifest.csv in, metadata.jsonl out
     captions.py        labels to sentences
     prompt_labels.py   sentences to labels

@@ -63,6 +63,14 @@ def read_bytes(source: Source, limits: Limits) -> tuple[str, bytes]:
     return name, data
 
 
+def read_start(path: str | Path, length: int = 16) -> bytes:
+    """Return the first bytes of a regular file, which tell its format.
+
+    Raises InvalidInput if it cannot be opened, UnsafeFile if it is not a regular file.
+    """
+    return _read_regular_file(Path(path), length)[:length]
+
+
 def _read_regular_file(path: Path, max_bytes: int) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydicom.uid import UID, generate_uid
 
 from gen.data.dicom_header import parse_dicom, record_text
-from gen.data.limits import Limits, boundary, read_bytes
+from gen.data.limits import Limits, boundary, read_bytes, read_start
+from gen.data.ome_xml import read_note
 from gen.data.pictures import open_picture
+from gen.data.stored_tiles import TIFF_STARTS, image_description
 from gen.errors import InvalidInput
 
 PNG_KEY = "medphantom"
@@ -113,13 +115,16 @@ class Record(BaseModel):
     def from_file(
         cls, path: str | Path, *, index: int | None = None, file_name: str | None = None
     ) -> Self:
-        """Read the record of a PNG, DICOM or JSON file, or of one line of a JSON lines file.
+        """Read the record of a PNG, DICOM, OME-TIFF or JSON file, or of a line of JSON lines.
 
         Args:
             path: the file; its content decides how it is read.
             index: line of a JSON lines file, from 0.
             file_name: or the picture that the line is about; the last such line counts.
         """
+        if read_start(path).startswith(TIFF_STARTS):  # these may be larger than memory
+            name, xml = Path(path).name, image_description(Path(path))
+            return cls.from_row(_loads(read_note(xml, name), name), name)
         name, data = read_bytes(path, _FILE_LIMITS)
         if data.startswith(b"\x89PNG"):
             return cls.from_row(_loads(_png_text(name, data), name), name)
@@ -150,7 +155,9 @@ def _json_rows(name: str, data: bytes) -> list[dict[str, Any]]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{name} carries no record; name a PNG, DICOM or JSON file") from error
+        raise InvalidInput(
+            f"{name} carries no record; name a PNG, DICOM, OME-TIFF or JSON file"
+        ) from error
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].rstrip().endswith("}"):
         return [_loads(line, f"{name}, line {number}") for number, line in enumerate(lines, 1)]

@@ -6,7 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from gen.data.provenance import Record
+from gen.data.slide_writer import SlideWriter
 
 CHILD = """
 import json, sys
@@ -36,3 +42,49 @@ def read_in_a_child(tmp_path: Path) -> Callable[[str, bytes], tuple[str, float]]
         return outcome, peak_mb
 
     return read
+
+
+SLIDE_RECORD = Record(
+    model="histo-mini", weight_sha256="0" * 64, prompt="<!DOCTYPE> & 胸水\n", seed=3,
+    scheduler="ddim", num_inference_steps=5, guidance_scale=2, height=2, width=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def slide_record() -> Record:
+    """A record whose prompt is a trial for XML."""
+    return SLIDE_RECORD
+
+
+def smooth(height: int, width: int) -> NDArray[np.uint8]:
+    """Colours that change slowly, another in each corner, so that JPEG keeps them."""
+    y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
+    red, green, blue = 20 + 200 * y + 0 * x, 30 + 190 * x + 0 * y, 220 - 100 * y - 100 * x
+    return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def colours() -> Callable[[int, int], NDArray[np.uint8]]:
+    """Return a function from (height, width) to an image whose four corners differ."""
+    return smooth
+
+
+@pytest.fixture
+def write_slide(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an image (H, W, 3) as a slide, in bands of 37 rows."""
+
+    def write(image: NDArray[np.uint8], name: str = "x.ome.tif", **options: object) -> Path:
+        options = {"microns_per_pixel": 0.5, "record": SLIDE_RECORD, **options}
+        with SlideWriter(tmp_path / name, *image.shape[:2], **options) as slide:  # type: ignore[arg-type]
+            for top in range(0, len(image), 37):
+                slide.write(image[top : top + 37])
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    """A PNG of 30 x 50 pixels (height x width)."""
+    Image.fromarray(smooth(30, 50)).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
