@@ -109,12 +109,12 @@ def served(applications: "dict[str, Application]") -> Iterator[dict[str, str]]:
     import ray
     from ray import serve
 
-    from serve.cluster import start_ray
+    from serve.cluster import free_port, start_ray
 
     # all are up at once and only one works: more CPUs on paper than there are
     start_ray(num_cpus=64)
     try:
-        port = _free_port()
+        port = free_port()
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         urls = {}
         for name, application in applications.items():
@@ -255,11 +255,3 @@ class BareEngine:
     def close(self) -> None:
         """End the engine's thread."""
         self._executor.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

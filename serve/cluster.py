@@ -2,6 +2,8 @@
 
 import logging
 import os
+import random
+import socket
 import time
 
 import ray
@@ -35,6 +37,18 @@ def start_ray(dashboard: bool = False, num_cpus: int | None = None) -> None:
             time.sleep(1)
         else:
             return
+
+
+def free_port() -> int:
+    """A port that nobody listens at, nor will soon: not one of those that Ray or Linux hand out."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def is_alive() -> bool:

@@ -1,7 +1,6 @@
 """deploy/serve.yaml, started as its head says."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from jobs.keys import KeyStore, Scope
+from serve.cluster import free_port
 
 pytestmark = pytest.mark.faults
 
@@ -21,9 +21,7 @@ START_S = 240
 
 def test_serve_run_takes_the_yaml_and_lets_nobody_in_without_a_key(tmp_path: Path) -> None:
     content = yaml.safe_load(CONFIG.read_text())
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        content["http_options"] = {"host": "127.0.0.1", "port": sock.getsockname()[1]}
+    content["http_options"] = {"host": "127.0.0.1", "port": free_port()}
     url = f"http://127.0.0.1:{content['http_options']['port']}"
     config = tmp_path / "serve.yaml"
     config.write_text(yaml.safe_dump(content))

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from typing import Any, Self
 
 import httpx
 import yaml
+
+from serve.cluster import free_port
 
 START_S = 180  # on a machine that does other things, too
 
@@ -26,9 +27,7 @@ class ServiceProcess:
 
     def __init__(self, folder: Path, model: str, **fields: Any) -> None:
         self.folder = folder
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         defaults = {"models": [model], "require_keys": False, "lease_s": 3, "max_rows": 8}
         self.config = folder / "service.yaml"
         self.config.write_text(yaml.safe_dump({**defaults, **fields}))
