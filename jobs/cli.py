@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
-from jobs import bench, evaluate, generate, models, train
+from jobs import bench, bench_large, evaluate, generate, large, models, train
 from jobs.audit import command as audit
 
 BAD_INPUT = 2  # the code of a wrong option, too
@@ -44,8 +44,10 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 wrong input or refused model.",
 )
 app.command("generate")(generate.command)
+app.command("large")(large.command)
 app.add_typer(models.commands, name="models")
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
+bench.commands.command("large")(bench_large.command)
 app.add_typer(bench.commands, name="bench")

@@ -68,8 +68,8 @@ def measure_reidentification(config: ReidentificationConfig, drawn: Bars) -> dic
     import numpy as np
 
     from gen.data.collection import read_collection
+    from gen.encoders.loading import load_encoder
     from gen.metrics.aligned import pair_similarity
-    from gen.metrics.encoders import load_encoder
     from gen.metrics.reidentification import mean_risk
     from gen.metrics.reidentifier import load_reidentifier
 

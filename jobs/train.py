@@ -129,3 +129,19 @@ def finding_classifier(config: ConfigFile, changes: Set = None) -> None:
     from gen.training.finding_classifier import FindingClassifierConfig, train_finding_classifier
 
     _train(train_finding_classifier, read_config(config, FindingClassifierConfig, changes or ()))
+
+
+@commands.command("ssl-conditioned")
+def ssl_conditioned(config: ConfigFile, changes: Set = None) -> None:
+    """Train patches of tissue from an encoder's embeddings: the model of large images."""
+    from gen.training.ssl_conditioned import SSLConditionedConfig, train_ssl_conditioned
+
+    _train(train_ssl_conditioned, read_config(config, SSLConditionedConfig, changes or ()))
+
+
+@commands.command("embedding-prior")
+def embedding_prior(config: ConfigFile, changes: Set = None) -> None:
+    """Train grids of embeddings from text, beside a model of ssl-conditioned."""
+    from gen.training.embedding_prior import EmbeddingPriorConfig, train_embedding_prior
+
+    _train(train_embedding_prior, read_config(config, EmbeddingPriorConfig, changes or ()))

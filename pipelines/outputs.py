@@ -21,6 +21,13 @@ class ChestXrays(BaseOutput):
     images: Any
 
 
+@dataclass
+class LargeImages(BaseOutput):
+    """`images`: one PIL image in a list; an array (1, H, W, 3) or tensor (1, 3, H, W) in [0, 1]."""
+
+    images: Any
+
+
 def check_output_type(output_type: str) -> None:
     """Raise InvalidInput for a type that is not one of `OutputType`."""
     if output_type not in get_args(OutputType):

@@ -94,3 +94,25 @@ def radiographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
             writer.writerow(row)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A region and two tiles to train on, pink with purple dots, and one of the test split."""
+    folder = tmp_path_factory.mktemp("stained")
+    rng = np.random.default_rng(0)
+    fields = ("file", "split", "group", "findings")
+    sizes = {"large/a.png": (200, 140), "tiles/b_0.png": (64, 64), "tiles/b_1.png": (40, 40)}
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        for name, (height, width) in {**sizes, "tiles/c.png": (64, 64)}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            pixels = np.full((height, width, 3), (220, 150, 190), np.uint8)
+            dots = rng.random((height, width)) < 0.2
+            pixels[dots] = (80, 40, 130)
+            pixels = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name)
+            split = "test" if name.endswith("c.png") else "train"
+            writer.writerow({"file": name, "split": split, "group": "g", "findings": "stroma"})
+    return folder

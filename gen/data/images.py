@@ -12,10 +12,18 @@ from gen.data.dicom import dicom_image
 from gen.data.dicom_header import parse_dicom
 from gen.data.limits import Limits, Source, boundary, read_bytes
 from gen.data.medical_image import MedicalImage, to_integers
-from gen.data.pictures import kind_of, open_picture, picture_pixels
+from gen.data.pictures import colour_pixels, kind_of, open_picture, picture_pixels
 from gen.data.provenance import Record
 
-__all__ = ["Limits", "MedicalImage", "read_image", "stored_size", "to_integers", "write_png"]
+__all__ = [
+    "Limits",
+    "MedicalImage",
+    "read_colour",
+    "read_image",
+    "stored_size",
+    "to_integers",
+    "write_png",
+]
 
 
 def read_image(source: Source, limits: Limits | None = None) -> MedicalImage:
@@ -35,6 +43,18 @@ def read_image(source: Source, limits: Limits | None = None) -> MedicalImage:
         return dicom_image(name, data, limits)
     pixels, bits = picture_pixels(name, data, limits)
     return MedicalImage(pixels, bits, spacing_mm=None, modality=None, source=name)
+
+
+def read_colour(source: Source, limits: Limits | None = None) -> NDArray[np.uint8]:
+    """Read a PNG or JPEG file of 8 bits as RGB (H, W, 3).
+
+    Raises:
+        UnsafeFile: the file is too large, of another format, or damaged.
+        InvalidInput: the file cannot be opened.
+    """
+    limits = limits or Limits()
+    name, data = read_bytes(source, limits)
+    return colour_pixels(name, data, limits)
 
 
 def stored_size(source: Source, limits: Limits | None = None) -> tuple[int, int]:

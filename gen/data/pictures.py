@@ -56,6 +56,17 @@ def picture_pixels(name: str, data: bytes, limits: Limits) -> tuple[NDArray[np.f
         return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255), 8
 
 
+def colour_pixels(name: str, data: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Decode to RGB (H, W, 3) of 8 bits; grey is repeated, transparency is dropped."""
+    picture = open_picture(name, data, limits)
+    if picture.mode.startswith("I"):
+        raise UnsafeFile(f"{name} has 16 bits a pixel, but colour is read with 8; save it as RGB")
+    with boundary(name):
+        picture.load()
+        picture.info.pop("transparency", None)
+        return np.asarray(picture.convert("RGB"))
+
+
 def _check_scans(name: str, data: bytes) -> None:
     scans = data.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:

@@ -1,6 +1,6 @@
 """Measures of synthetic sets against real ones.
 
-encoders.py, features.py  images to features, by any encoder of the model store
+features.py     features of pictures in memory
 feature_cache.py  features of a data set, computed once
 intervals.py    figures with intervals, beside the floor of real images
 frechet.py, kernel.py, prdc.py  distances and supports of two sets of features

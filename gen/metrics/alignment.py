@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from gen.data.captions import PARAPHRASES, PHRASES, Labels
+from gen.encoders.encoder import Encoder
+from gen.encoders.loading import probabilities_of
 from gen.errors import InvalidInput
-from gen.metrics.encoders import Encoder, probabilities_of
 from gen.metrics.intervals import LEVELS, Estimate
 from gen.models.cxr_classifier import CXRClassifier, statement_table
 from gen.store.catalogue import resolve

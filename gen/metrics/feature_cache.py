@@ -27,15 +27,14 @@ from gen.data.collection import Item
 from gen.data.images import Limits, read_image
 from gen.data.limits import read_bytes
 from gen.data.transforms import fit
+from gen.encoders.encoder import Encoder
 from gen.errors import InvalidInput, MedphantomError
-from gen.metrics.encoders import Encoder
 
 # Raise it when reading, resizing or cropping changes, so that no older feature is used.
 PREPARATION = 1
 # What a killed run may lose: so many images, or with a slow encoder so many seconds of work.
 CHUNK = 128
 _CHUNK_SECONDS = 60
-_BATCH_PIXELS = 2**21  # 32 images of 256 pixels a side; a GPU gets eight times that
 _THREADS = min(8, os.cpu_count() or 1)
 
 Report = Callable[[int, int], None]
@@ -95,7 +94,7 @@ def encode_collection(
 
     Args:
         items: see `gen.data.collection.read_collection`.
-        encoder: see `gen.metrics.encoders.load_encoder`.
+        encoder: see `gen.encoders.loading.load_encoder`.
         cache: folder of features, made if missing; several encoders and collections may share it.
         report: progress.
         flipped: of the images left for right, in which a mirrored copy is found.
@@ -121,7 +120,7 @@ def encode_collection(
         else:
             keys[row] = outcome.key
             batch += [outcome] if outcome.pixels is not None else []
-        if len(batch) == _batch_size(encoder) or row + 1 == len(items):
+        if len(batch) == encoder.batch_size or row + 1 == len(items):
             store.add(batch, _encode(batch, encoder))
             batch = []
         report(row + 1, len(items))
@@ -208,11 +207,6 @@ def _folder_of(cache: Path, encoder: Encoder) -> Path:
             f"cache is {cache}, where no folder can be made ({error.strerror}); name another"
         ) from error
     return folder
-
-
-def _batch_size(encoder: Encoder) -> int:
-    budget = _BATCH_PIXELS * (1 if encoder.device == "cpu" else 8)
-    return max(1, budget // encoder.side**2)
 
 
 def _encode(batch: list[_Read], encoder: Encoder) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gen.encoders.loading import load_encoder
 from gen.errors import InvalidInput, ModelRefused
-from gen.metrics.encoders import load_encoder
 from gen.metrics.reidentification import PairScore
 from gen.store.weight_files import check_safetensors
 
@@ -36,7 +36,7 @@ def load_reidentifier(model_id: str | Path, device: str | None = None) -> PairSc
 
     Args:
         model_id: the safetensors state dict of the Siamese ResNet-50, alone in a folder or not;
-            or anything that `gen.metrics.encoders.load_encoder` reads.
+            or anything that `gen.encoders.loading.load_encoder` reads.
         device: where to put it; None is a GPU if there is one.
 
     Returns:

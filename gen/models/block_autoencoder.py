@@ -5,9 +5,10 @@ well as a small convolutional autoencoder trained for an hour. Encoder and decod
 transform plus residual networks that see the neighbouring blocks, so that edges between blocks
 vanish and detail returns.
 
-The finest grain of an image is noise that no code holds: the decoder has a fixed noise image beside
-its own, to shape what it adds from (Karras et al. 2019, section 3.2). It is the same for every
-image, so decoding stays a function of the latents.
+The finest grain of an image is noise that no code holds: with `grain`, the decoder has a fixed
+noise image beside its own, to shape what it adds from (Karras et al. 2019, section 3.2). It is the
+same for every image, so decoding stays a function of the latents; an image that is decoded in tiles
+would show it as a pattern.
 
 Coefficient i has a standard deviation proportional to sqrt(s_i), s_i being its deviation in the
 image: under white noise of fixed power this is the linear code of least squared error (Lee and
@@ -58,7 +59,7 @@ def fixed_noise(image: Tensor) -> Tensor:
 
 
 class BlockAutoencoder(ModelMixin, ConfigMixin):
-    """Images (N, 1, H, W) in [-1, 1] <-> latents (N, latent_channels, H/block, W/block).
+    """Images (N, C, H, W) in [-1, 1] <-> latents (N, latent_channels, H/block, W/block).
 
     It has the `encode`/`decode` interface of diffusers' AutoencoderKL; the posterior's standard
     deviation is the constant `posterior_std`. `fit` sets the linear code before anything else.
@@ -80,9 +81,10 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         block_out_channels: tuple[int, ...] = (1, 1, 1, 1, 1),
         scaling_factor: float = 1.0,
         sample_size: int = 256,
+        grain: bool = True,
     ) -> None:
         super().__init__()
-        pixels, cell = block_size**2, shuffle**2
+        pixels, cell = in_channels * block_size**2, in_channels * shuffle**2
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("basis", torch.eye(latent_channels, pixels))
         self.register_buffer("gain", torch.ones(latent_channels))
@@ -90,15 +92,14 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         self.encode_context = _residual_network(pixels, context, depth, latent_channels)
         features = refine_channels * (block_size // shuffle) ** 2
         self.decode_context = _residual_network(latent_channels, context, depth, features, 0.01)
-        self.refine = _residual_network(
-            2 * cell + refine_channels, refine_channels, num_refine_blocks, cell
-        )
+        seen = (2 if grain else 1) * cell + refine_channels
+        self.refine = _residual_network(seen, refine_channels, num_refine_blocks, cell)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the linear code from images (N, 1, H, W) in [-1, 1]: latents of mean power 1."""
-        size = self.config.block_size
-        blocks = F.pixel_unshuffle(images, size).permute(0, 2, 3, 1).reshape(-1, size**2).double()
+        """Set the linear code from images (N, C, H, W) in [-1, 1]: latents of mean power 1."""
+        shuffled = F.pixel_unshuffle(images, self.config.block_size)
+        blocks = shuffled.permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = blocks.mean(0)
         centred = blocks - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
@@ -110,7 +111,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         self.gain.copy_(1 / (deviation * deviation.mean()).sqrt())
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """The code of images (N, 1, H, W) in [-1, 1], as a Gaussian posterior."""
+        """The code of images (N, C, H, W) in [-1, 1], as a Gaussian posterior."""
         blocks = F.pixel_unshuffle(x, self.config.block_size) - self.mean[:, None, None]
         linear = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
         mean = linear + self.encode_context(blocks)
@@ -127,11 +128,12 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> Any:
-        """Images (N, 1, H, W), about [-1, 1], of latents."""
+        """Images (N, C, H, W), about [-1, 1], of latents."""
         cell, block = self.config.shuffle, self.config.block_size
         image = self.linear_decode(z)
         context = F.pixel_shuffle(self.decode_context(z), block // cell)
-        grain = F.pixel_unshuffle(fixed_noise(image), cell)
-        seen = torch.cat([F.pixel_unshuffle(image, cell), context, grain], dim=1)
-        image = image + F.pixel_shuffle(self.refine(seen), cell)
+        seen = [F.pixel_unshuffle(image, cell), context]
+        if self.config.grain:
+            seen.append(F.pixel_unshuffle(fixed_noise(image), cell))
+        image = image + F.pixel_shuffle(self.refine(torch.cat(seen, dim=1)), cell)
         return DecoderOutput(sample=image) if return_dict else (image,)

@@ -38,9 +38,10 @@ class CXREncoder(ModelMixin, ConfigMixin):
         sample_size: int = 128,
         widths: tuple[int, ...] = (24, 48, 96, 160, 192),
         feature_dim: int = 128,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, widths[0], 3, 2, padding=1)]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, 2, padding=1)]
         for inputs, outputs in itertools.pairwise(widths):
             layers += [ConvBlock(inputs, outputs, 2), ConvBlock(outputs, outputs, 1)]
         self.trunk = nn.Sequential(*layers)

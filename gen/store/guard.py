@@ -13,6 +13,7 @@ from typing import Any
 
 from gen.errors import ModelRefused
 from gen.store.card import CARD_NAME, Card, combined_sha256, file_sha256, hash_folder
+from gen.store.timm_folder import check_timm
 from gen.store.weight_files import check_safetensors, read_json, read_object, weight_files
 
 CODE_SUFFIXES = frozenset({".py", ".pyc", ".so", ".pyd", ".dll", ".dylib"})
@@ -193,6 +194,9 @@ def _bare_part(folder: Path) -> Part:
         class_name = config["architectures"][0]
         if class_name in VISION | IMAGE_TEXT:
             return Part("model", "transformers", class_name, folder)
+    if class_name is None and "architecture" in config:
+        check_timm(folder)
+        return Part("model", "timm", config["architecture"], folder)
     for library in ("diffusers", *(f"gen.models.{file.stem}" for file in own_modules())):
         if class_name in _classes_of(library):
             return Part("model", library, class_name, folder)
@@ -260,7 +264,7 @@ def _check_part(part: Part) -> Part:
         # transformers would load the adapter, and the base model it names, unasked
         raise ModelRefused(f"{part.folder} holds an adapter; keep it in a folder of its own")
     _check_scaling_factor(part)
-    stem = "model" if part.library == "transformers" else "diffusion_pytorch_model"
+    stem = "model" if part.library in ("transformers", "timm") else "diffusion_pytorch_model"
     variant, files = weight_files(part.folder, stem)
     for path in files:
         check_safetensors(path)

@@ -18,6 +18,7 @@ from gen.store.adapters import apply_lora
 from gen.store.catalogue import resolve
 from gen.store.guard import TOKENIZERS, Part, check_folder
 from gen.store.single_file import load_checkpoint
+from gen.store.timm_folder import load_timm
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 
@@ -63,6 +64,8 @@ def load_components(
 
 def _load(part: Part, dtype: torch.dtype) -> Any:
     """Load one checked component."""
+    if part.library == "timm":
+        return load_timm(part.folder, dtype)
     cls = _class_of(part)
     if not part.has_weights:
         return _load_plain(cls, part)
@@ -124,18 +127,20 @@ def _class_of(part: Part) -> Any:
 
 
 def check_conditioning(components: dict[str, Any]) -> None:
-    """Refuse a text encoder whose width the U-Net does not attend to.
+    """Refuse a text encoder whose width the U-Net that it conditions does not attend to.
 
     Elsewhere such a pair yields a U-Net with silently re-initialised attention.
     """
-    if not {"text_encoder", "unet"} <= components.keys():
+    name = "prior" if "prior" in components else "unet"
+    if not {"text_encoder", name} <= components.keys():
         return
     width = components["text_encoder"].config.hidden_size
-    config = components["unet"].config
+    config = components[name].config
     expected = getattr(config, "encoder_hid_dim", None) or config.cross_attention_dim
     widths = set(expected) if isinstance(expected, list | tuple) else {expected}
     if widths != {width}:
         raise ModelRefused(
-            f"the text encoder's hidden size is {width}, but the unet's cross_attention_dim is "
-            f"{expected}; use the text encoder the unet was trained with, or train a unet for it"
+            f"the text encoder's hidden size is {width}, but the {name}'s cross_attention_dim is "
+            f"{expected}; use the text encoder that the {name} was trained with, or train a {name}"
+            " for it"
         )

@@ -10,12 +10,21 @@ import diffusers
 MAX_SHARD = "15MB"  # what a repository's large-file guard lets through
 
 
-def save_components(folder: Path, components: Mapping[str, Any], pipeline_class: str) -> None:
-    """Save every component under its name, and the index that says which class each is."""
+def save_components(
+    folder: Path,
+    components: Mapping[str, Any],
+    pipeline_class: str,
+    config: Mapping[str, str | float] | None = None,
+) -> None:
+    """Save every component under its name, and the index that says which class each is.
+
+    `config` are settings of the pipeline itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, Any] = {
         "_class_name": pipeline_class,
         "_diffusers_version": diffusers.__version__,
+        **(config or {}),
     }
     for name, component in components.items():
         sharded = {"max_shard_size": MAX_SHARD} if hasattr(component, "parameters") else {}

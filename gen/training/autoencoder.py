@@ -1,4 +1,4 @@
-"""Train an autoencoder (Rombach et al. 2022, section 3.1) on one-channel images.
+"""Train an autoencoder (Rombach et al. 2022, section 3.1) on radiographs or stained tissue.
 
 Loss: L1 + gradient L1 + weighted KL, and what puts back the detail that distances blur away: the
 radial power spectrum, and from `adversarial_after` on a hinge patch-GAN term, held at a set
@@ -12,21 +12,21 @@ models that were trained in them go on to work.
 import copy
 import json
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
-from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
+from gen.training.dataset import crops, read_chest_xrays, to_unit
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
+from gen.training.pictures import save_grid
+from gen.training.tissue import TissueConfig, read_tiles, turn
 
 
 class AutoencoderConfig(LoopConfig):
@@ -37,6 +37,9 @@ class AutoencoderConfig(LoopConfig):
     )
     base_model: Path | None = Field(None, description="Autoencoder folder to start from")
     train: Literal["all", "decoder"] = "all"
+    tissue: TissueConfig | None = Field(
+        None, description="Colour tiles of stained tissue; null is grey chest X-rays"
+    )
     image_size: int = Field(256, ge=32)
     crop_size: int = Field(128, ge=32, description="Side of the random crops trained on")
     block_out_channels: tuple[int, ...] = (32, 64, 128, 128)
@@ -47,6 +50,7 @@ class AutoencoderConfig(LoopConfig):
     num_context_blocks: int = Field(2, ge=1)
     refine_channels: int = Field(48, ge=8, multiple_of=8)
     num_refine_blocks: int = Field(3, ge=1)
+    grain: bool = Field(True, description="Fixed noise beside the decoder's image; off for tiles")
     gradient_weight: float = Field(0.5, ge=0)
     spectral_weight: float = Field(0.0, ge=0)
     kl_weight: float = Field(1e-6, ge=0)
@@ -72,6 +76,11 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return loaded
 
 
+def vae_factor(vae: Any) -> int:
+    """Pixels per latent along a side."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
     """`base_model`, or a new autoencoder; a block code is fitted to the uint8 `images`.
 
@@ -95,14 +104,18 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
             num_context_blocks=config.num_context_blocks,
             refine_channels=config.refine_channels,
             num_refine_blocks=config.num_refine_blocks,
+            in_channels=images.shape[1],
+            out_channels=images.shape[1],
+            block_out_channels=(1,) * config.block_size.bit_length(),
+            grain=config.grain,
             sample_size=config.image_size,
         )
         vae.fit(to_unit(images[:: max(1, len(images) // 1000)]))
         return vae
     channels = config.block_out_channels
     return AutoencoderKL(
-        in_channels=1,
-        out_channels=1,
+        in_channels=images.shape[1],
+        out_channels=images.shape[1],
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         block_out_channels=channels,
@@ -125,20 +138,20 @@ def freeze_encoder(vae: Autoencoder) -> None:
 
 
 class WithDetail(nn.Module):
-    """An image (N, 1, H, W) and beside it, amplified, what a blur takes away from it.
+    """An image (N, C, H, W) and beside it, amplified, what a blur takes away from it.
 
     Detail has a hundredth of an image's amplitude: a critic that is not shown it does not see it.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 2, H, W)."""
+        """(N, 2C, H, W)."""
         return torch.cat([image, 16 * (image - F.avg_pool2d(image, 3, 1, 1))], dim=1)
 
 
-def patch_discriminator(width: int = 48) -> nn.Sequential:
-    """A PatchGAN (Isola et al. 2017) of three halvings: images (N, 1, H, W) to logits a patch."""
+def patch_discriminator(channels: int, width: int = 48) -> nn.Sequential:
+    """A PatchGAN (Isola et al. 2017) of three halvings: images (N, C, H, W) to logits a patch."""
     layers: list[nn.Module] = [WithDetail()]
-    channels = 2
+    channels = 2 * channels
     for factor in (1, 2, 4):
         layers += [nn.Conv2d(channels, width * factor, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width * factor
@@ -185,18 +198,6 @@ def balance(loss: Tensor, other: Tensor, image: Tensor) -> Tensor:
     return (steep.norm() / (other_steep.norm() + 1e-6)).detach()
 
 
-def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:
-    """Random crops (B, 1, size, size) in [-1, 1] of uint8 images; never flipped."""
-    rows = torch.randint(len(images), (batch_size,), generator=generator)
-    room = images.shape[-1] - size + 1
-    corners = torch.randint(room, (batch_size, 2), generator=generator).tolist()
-    picked = [
-        images[row, :, top : top + size, left : left + size]
-        for row, (top, left) in zip(rows.tolist(), corners, strict=True)
-    ]
-    return to_unit(torch.stack(picked))
-
-
 @torch.no_grad()
 def latent_scale(vae: Autoencoder, images: Tensor, device: torch.device) -> float:
     """1 / standard deviation of the latents' means over at most 256 images."""
@@ -207,7 +208,7 @@ def latent_scale(vae: Autoencoder, images: Tensor, device: torch.device) -> floa
 
 @torch.no_grad()
 def reconstruct(vae: Autoencoder, images: Tensor, device: torch.device) -> Tensor:
-    """Images (N, 1, H, W) uint8 through the latents' means and back, in [-1, 1]."""
+    """Images (N, C, H, W) uint8 through the latents' means and back, in [-1, 1]."""
     batches = (to_unit(batch).to(device) for batch in images.split(16))
     return torch.cat(
         [vae.decode(vae.encode(batch).latent_dist.mean).sample.cpu() for batch in batches]
@@ -215,7 +216,7 @@ def reconstruct(vae: Autoencoder, images: Tensor, device: torch.device) -> Tenso
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB; both (N, 1, H, W) in [-1, 1]."""
+    """Mean over images of the peak signal-to-noise ratio in dB; both (N, C, H, W) in [-1, 1]."""
     mse = (image - target).square().mean(dim=(1, 2, 3))
     return float((10 * torch.log10(4 / mse.clamp_min(1e-10))).mean())
 
@@ -225,11 +226,11 @@ def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     torch.manual_seed(config.seed)
     device = accelerator.device
-    data = read_chest_xrays(config.data, "train", config.image_size)
-    vae = build(config, data.images).to(device)
+    images = read_images(config, "train")
+    vae = build(config, images).to(device)
     ema = copy.deepcopy(vae).eval().requires_grad_(False)
     generator_part = Trained(vae, make_optimizer(vae, config), ema)
-    critic = patch_discriminator().to(device)
+    critic = patch_discriminator(images.shape[1]).to(device)
     critic_part = Trained(
         critic, make_optimizer(critic, config, config.critic_rate_factor, beta1=0.5)
     )
@@ -237,10 +238,13 @@ def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
         part.module, part.optimizer = accelerator.prepare(part.module, part.optimizer)
 
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
-        target = crops(data.images, config.crop_size, config.batch_size, generator).to(device)
+        target = crops(images, config.crop_size, config.batch_size, generator)
+        if config.tissue:
+            target = turn(target, generator)
+        target = target.to(device)
         return _step(config, accelerator, generator_part, critic_part, target, number, generator)
 
-    held_out = read_chest_xrays(config.data, "val", config.image_size)
+    held_out = read_images(config, "val")
     parts = {"vae": generator_part}
     if config.adversarial_weight:
         parts["critic"] = critic_part
@@ -252,7 +256,14 @@ def train_autoencoder(config: AutoencoderConfig, report: Report) -> Path:
         lambda path: _draw(ema, held_out, device, path),
         report,
     )
-    return _finish(config, ema, data, held_out, device)
+    return _finish(config, ema, images, held_out, device)
+
+
+def read_images(config: AutoencoderConfig, split: Literal["train", "val"]) -> Tensor:
+    """Images (N, C, S, S) uint8 of a split."""
+    if config.tissue is not None:
+        return read_tiles(config.data, split, config.image_size, config.tissue).images
+    return read_chest_xrays(config.data, split, config.image_size).images
 
 
 def _step(
@@ -293,30 +304,29 @@ def _step(
     return losses
 
 
-def _draw(vae: Autoencoder, held_out: ChestXrays, device: torch.device, path: Path) -> None:
-    """Four held-out images above their reconstructions."""
-    images = held_out.images[:: max(1, len(held_out) // 4)][:4]
-    rows = torch.cat([to_unit(images), reconstruct(vae, images, device)])
-    grid = rows.reshape(2, -1, *rows.shape[-2:]).permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
-    Image.fromarray(np.uint8((grid.numpy() + 1) * 127.5)).save(path)
+def _draw(vae: Autoencoder, held_out: Tensor, device: torch.device, path: Path) -> None:
+    """Eight held-out images beside their reconstructions."""
+    images = held_out[:: max(1, len(held_out) // 8)][:8]
+    pairs = torch.stack([to_unit(images), reconstruct(vae, images, device)], dim=1)
+    save_grid(pairs.flatten(0, 1), path)
 
 
 def _finish(
     config: AutoencoderConfig,
     vae: Autoencoder,
-    data: ChestXrays,
-    held_out: ChestXrays,
+    images: Tensor,
+    held_out: Tensor,
     device: torch.device,
 ) -> Path:
     scale = vae.config.scaling_factor
     if config.train == "all":
-        scale = latent_scale(vae, data.images, device)
+        scale = latent_scale(vae, images, device)
     vae.register_to_config(scaling_factor=scale)
     folder = config.output / "vae"
     vae.save_pretrained(folder)
     figures = {
         "scaling_factor": scale,
-        "psnr_val_db": psnr(reconstruct(vae, held_out.images, device), to_unit(held_out.images)),
+        "psnr_val_db": psnr(reconstruct(vae, held_out, device), to_unit(held_out)),
     }
     (config.output / "evaluation.json").write_text(json.dumps(figures, indent=1))
     return folder

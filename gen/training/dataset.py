@@ -34,6 +34,23 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def crops(images: Tensor, size: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Random crops (B, C, size, size) in [-1, 1] of uint8 images; never flipped."""
+    rows = torch.randint(len(images), (batch_size,), generator=generator)
+    return crop(images, rows, size, generator)
+
+
+def crop(images: Tensor, rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A random crop (B, C, size, size) in [-1, 1] of each of `rows` (B,) of uint8 images."""
+    room = images.shape[-1] - size + 1
+    corners = torch.randint(room, (len(rows), 2), generator=generator).tolist()
+    picked = [
+        images[row, :, top : top + size, left : left + size]
+        for row, (top, left) in zip(rows.tolist(), corners, strict=True)
+    ]
+    return to_unit(torch.stack(picked))
+
+
 def read_chest_xrays(
     folder: Path, split: str, size: int, report: Callable[[int, int], None] | None = None
 ) -> ChestXrays:

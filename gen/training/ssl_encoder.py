@@ -2,8 +2,9 @@
 
 Two views of an image shall have the same features (invariance), each feature shall vary over a
 batch (variance) and features shall not repeat each other (covariance, equations 1 to 6). Views
-differ in crop, angle, contrast and noise; never by a flip, since the heart lies left, and never by
-blur, since the encoder is to see missing detail.
+differ in crop, angle, contrast and noise; of radiographs never by a flip, since the heart lies
+left; never by blur, since the encoder is to see missing detail, nor by hue, since a stain is part
+of what tissue looks like.
 """
 
 import copy
@@ -18,15 +19,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen.models.cxr_encoder import CXREncoder
-from gen.training.dataset import read_chest_xrays, to_unit
+from gen.training.dataset import crops, read_chest_xrays
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
+from gen.training.tissue import TissueConfig, read_tiles, turn
 
 
 class SSLEncoderConfig(LoopConfig):
     """Config of `medphantom train ssl-encoder`."""
 
     image_size: int = Field(128, ge=32)
+    tissue: TissueConfig | None = Field(
+        None, description="Colour tiles of stained tissue; null is grey chest X-rays"
+    )
+    tile_size: int = Field(256, ge=32, description="Side of the tiles that tissue is cropped from")
     widths: tuple[int, ...] = (24, 48, 96, 160, 192)
     feature_dim: int = Field(128, ge=8)
     projection_dim: int = Field(512, ge=8)
@@ -40,7 +46,7 @@ class SSLEncoderConfig(LoopConfig):
 
 
 def draw_view(images: Tensor, config: SSLEncoderConfig, generator: torch.Generator) -> Tensor:
-    """A random view of each image (N, 1, S, S) in [-1, 1]."""
+    """A random view of each image (N, C, S, S) in [-1, 1]."""
     count = len(images)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -83,8 +89,8 @@ def train_ssl_encoder(config: SSLEncoderConfig, report: Report) -> Path:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     torch.manual_seed(config.seed)
     device = accelerator.device
-    data = read_chest_xrays(config.data, "train", config.image_size)
-    encoder = CXREncoder(config.image_size, config.widths, config.feature_dim)
+    data = read_images(config)
+    encoder = CXREncoder(config.image_size, config.widths, config.feature_dim, data.shape[1])
     projector = nn.Sequential(
         nn.Linear(config.feature_dim, config.projection_dim),
         nn.BatchNorm1d(config.projection_dim),
@@ -97,9 +103,12 @@ def train_ssl_encoder(config: SSLEncoderConfig, report: Report) -> Path:
     trained.module, trained.optimizer = accelerator.prepare(parts, trained.optimizer)
 
     def views(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = torch.randint(len(data), (config.batch_size,), generator=generator)
-        images = to_unit(data.images[rows]).to(device)
-        return draw_view(images, config, generator), draw_view(images, config, generator)
+        images = crops(data, config.image_size, config.batch_size, generator)
+        first, second = images, images
+        if config.tissue is not None:
+            first, second = turn(images, generator), turn(images, generator)
+        first, second = first.to(device), second.to(device)
+        return draw_view(first, config, generator), draw_view(second, config, generator)
 
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
         with accelerator.autocast():
@@ -124,6 +133,13 @@ def train_ssl_encoder(config: SSLEncoderConfig, report: Report) -> Path:
 
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
     return _finish(config, average["encoder"])
+
+
+def read_images(config: SSLEncoderConfig) -> Tensor:
+    """Training images (N, C, S, S) uint8, of `image_size` or larger."""
+    if config.tissue is not None:
+        return read_tiles(config.data, "train", config.tile_size, config.tissue).images
+    return read_chest_xrays(config.data, "train", config.image_size).images
 
 
 def _finish(config: SSLEncoderConfig, encoder: nn.Module) -> Path:

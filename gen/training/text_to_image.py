@@ -15,14 +15,12 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from gen.data.captions import Labels, caption
 from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
@@ -31,11 +29,18 @@ from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
 from gen.store.loading import load_components
 from gen.store.saving import save_components
-from gen.training.autoencoder import load_autoencoder
-from gen.training.caption_tokenizer import train_tokenizer
+from gen.training.autoencoder import load_autoencoder, vae_factor
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
-from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
+from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
+from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
+from gen.training.text_encoder import (
+    TextEncoderConfig,
+    build_text_encoder,
+    prepare_tokenizer,
+    tokenize,
+)
+from gen.training.unet import UNetConfig, build_unet
 from gen.types import Components, ModelCall, Process
 
 PREVIEW_PROMPTS = (
@@ -46,7 +51,7 @@ PREVIEW_PROMPTS = (
 )
 
 
-class TextToImageConfig(LoopConfig):
+class TextToImageConfig(DiffusionConfig, UNetConfig, TextEncoderConfig):
     """Config of `medphantom train text-to-image`."""
 
     train: Literal["unet", "unet+text_encoder", "frozen_text_encoder", "lora"] = "unet+text_encoder"
@@ -54,22 +59,10 @@ class TextToImageConfig(LoopConfig):
     autoencoder: Path | None = Field(None, description="Folder of the autoencoder, from scratch")
     text_encoder: str | None = Field(None, description="Model whose text encoder is swapped in")
     image_size: int = Field(256, ge=8)
-    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
-    beta_start: float = Field(0.0015, gt=0)
-    beta_end: float = Field(0.0205, gt=0)
-    min_snr_gamma: float | None = Field(5.0, gt=0, description="Hang et al. 2023; null = off")
     caption_dropout: float = Field(0.1, ge=0, lt=1)
     balance: float = Field(
         0.5, ge=0, le=1, description="0: images as they come; 1: groups of labels equally often"
     )
-    block_out_channels: tuple[int, ...] = (128, 176)
-    down_block_types: tuple[str, ...] = ("DownBlock2D", "CrossAttnDownBlock2D")
-    layers_per_block: int = 2
-    attention_head_dim: int = Field(4, ge=1, description="Heads, under its historic name")
-    text_hidden_size: int = 192
-    text_num_layers: int = 4
-    max_length: int = Field(48, ge=8)
-    vocab_size: int = Field(1500, ge=600)
     lora_rank: int = Field(8, ge=1)
 
 
@@ -82,74 +75,6 @@ class Networks:
     text_encoder: Any
     tokenizer: Any
     scheduler: DPMSolverMultistepScheduler
-
-
-def noise_schedule(config: TextToImageConfig) -> DPMSolverMultistepScheduler:
-    """Scaled-linear betas ending near zero signal, DPM-Solver++ 2M to sample with.
-
-    Karras spacing, since fine detail has far less power than coarse: a last step from a noise
-    level above the detail's own would answer with its mean, which is a blur.
-    """
-    return DPMSolverMultistepScheduler(
-        beta_start=config.beta_start,
-        beta_end=config.beta_end,
-        beta_schedule="scaled_linear",
-        prediction_type=config.prediction_type,
-        timestep_spacing="trailing",
-        use_karras_sigmas=True,
-    )
-
-
-def snr_weight(alpha_bar: Tensor, prediction_type: str, gamma: float | None) -> Tensor:
-    """Min-SNR-gamma loss weight (Hang et al. 2023, equation 6) for the predicted quantity."""
-    snr = alpha_bar / (1 - alpha_bar)
-    if gamma is None:
-        return torch.ones_like(snr)
-    clipped = snr.clamp_max(gamma)
-    return clipped / snr if prediction_type == "epsilon" else clipped / (snr + 1)
-
-
-def diffusion_target(latents: Tensor, noise: Tensor, alpha_bar: Tensor, kind: str) -> Tensor:
-    """epsilon, or v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022)."""
-    if kind == "epsilon":
-        return noise
-    alpha_bar = alpha_bar.view(-1, 1, 1, 1)
-    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * latents
-
-
-def build_unet(config: TextToImageConfig, latent_channels: int, latent_size: int) -> Any:
-    """A U-Net whose way up mirrors its way down."""
-    up = [kind.replace("Down", "Up") for kind in reversed(config.down_block_types)]
-    return UNet2DConditionModel(
-        sample_size=latent_size,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        down_block_types=config.down_block_types,
-        up_block_types=tuple(up),
-        cross_attention_dim=config.text_hidden_size,
-        attention_head_dim=config.attention_head_dim,
-        norm_num_groups=16,
-    )
-
-
-def build_text_encoder(config: TextToImageConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A small CLIP-format text encoder, to be trained with the U-Net."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.text_hidden_size,
-            intermediate_size=2 * config.text_hidden_size,
-            num_hidden_layers=config.text_num_layers,
-            num_attention_heads=max(1, config.text_hidden_size // 48),
-            max_position_embeddings=config.max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            projection_dim=config.text_hidden_size,
-        )
-    )
 
 
 def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
@@ -173,27 +98,14 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
             " base_model, or as autoencoder the folder that `medphantom train autoencoder` wrote"
         )
     vae = load_autoencoder(config.autoencoder)
-    tokenizer = prepare_tokenizer(config, data.labels)
+    rng = random.Random(config.seed)
+    captions = [caption(each, rng) for each in data.labels for _ in range(20)]
+    tokenizer = prepare_tokenizer(config, config.output / "tokenizer", captions)
     size = config.image_size // vae_factor(vae)
-    unet = build_unet(config, vae.config.latent_channels, size)
+    unet = build_unet(config, vae.config.latent_channels, size, config.text_hidden_size)
     return Networks(
         vae, unet, build_text_encoder(config, tokenizer), tokenizer, noise_schedule(config)
     )
-
-
-def prepare_tokenizer(config: TextToImageConfig, labels: list[Labels]) -> CLIPTokenizer:
-    """The run's tokenizer: the one it began with, or a new one learnt from captions."""
-    folder = config.output / "tokenizer"
-    if (folder / "tokenizer_config.json").exists():  # written last; training anew breaks ties anew
-        return CLIPTokenizer.from_pretrained(folder)
-    rng = random.Random(config.seed)
-    captions = [caption(each, rng) for each in labels for _ in range(20)]
-    return train_tokenizer(captions, folder, config.vocab_size, config.max_length)
-
-
-def vae_factor(vae: Any) -> int:
-    """Pixels per latent along a side."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 @torch.no_grad()
@@ -203,14 +115,6 @@ def encode_images(vae: Any, images: Tensor, device: torch.device) -> Tensor:
     batches = [to_unit(batch).expand(-1, channels, -1, -1) for batch in images.split(16)]
     latents = [vae.encode(batch.to(device)).latent_dist.mean.cpu() for batch in batches]
     return torch.cat(latents) * vae.config.scaling_factor
-
-
-def tokenize(tokenizer: Any, prompts: list[str], max_length: int) -> Tensor:
-    """Token ids (N, L), padded and cut to `max_length`."""
-    tokens = tokenizer(
-        prompts, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt"
-    )
-    return tokens.input_ids
 
 
 def draw_captions(labels: list[Labels], generator: torch.Generator, dropout: float) -> list[str]:
@@ -237,17 +141,13 @@ def training_loss(
     generator: torch.Generator,
 ) -> Tensor:
     """Weighted squared error of the predicted quantity at one random timestep an image."""
-    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-    steps = networks.scheduler.config.num_train_timesteps
-    timesteps = torch.randint(steps, (len(latents),), generator=generator)
-    alpha_bar = networks.scheduler.alphas_cumprod[timesteps].to(latents.device)
-    root = alpha_bar.view(-1, 1, 1, 1)
-    noisy = root.sqrt() * latents + (1 - root).sqrt() * noise
     condition = networks.text_encoder(token_ids).last_hidden_state
-    output = networks.unet(noisy, timesteps.to(latents.device), condition).sample.float()
-    target = diffusion_target(latents, noise, alpha_bar, config.prediction_type)
-    weight = snr_weight(alpha_bar, config.prediction_type, config.min_snr_gamma)
-    return (weight * F.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))).mean()
+
+    def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+        output: Tensor = networks.unet(noisy, timesteps, condition).sample
+        return output
+
+    return diffusion_loss(networks.scheduler, predict, latents, config.min_snr_gamma, generator)
 
 
 def trainable_parts(networks: Networks, config: TextToImageConfig) -> nn.ModuleDict:

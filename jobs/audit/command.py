@@ -85,7 +85,7 @@ def prepare(config: AuditConfig, drawn: Bars) -> "tuple[Inputs, Stages]":
     Raises:
         InvalidInput: an image set or the encoder cannot be used.
     """
-    from gen.metrics.encoders import load_encoder
+    from gen.encoders.loading import load_encoder
     from jobs.audit.schema import VERSION
     from jobs.audit.sets import Source, read_inputs
     from jobs.audit.stages import Stages

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gen.data.captions import Labels
 from gen.data.collection import Collection, Item, read_collection
 from gen.data.images import stored_size
+from gen.encoders.encoder import Encoder
 from gen.errors import MedphantomError
-from gen.metrics.encoders import Encoder
 from gen.metrics.feature_cache import encode_collection
 from jobs.audit.schema import SetOfImages
 from jobs.bars import Bars

@@ -13,9 +13,10 @@ from gen.data.collection import Item, read_collection
 from gen.data.dicom import write_dicom
 from gen.data.provenance import Record
 from gen.data.transforms import fit
+from gen.encoders import encoder as encoder_module
+from gen.encoders.encoder import Encoder
 from gen.errors import InvalidInput
 from gen.metrics import feature_cache
-from gen.metrics.encoders import Encoder
 from gen.metrics.feature_cache import _in_order, encode_collection, read_thumbnails
 
 SIDE = 16
@@ -56,7 +57,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images a batch, four a chunk."""
-    monkeypatch.setattr(feature_cache, "_BATCH_PIXELS", 2 * SIDE**2)
+    monkeypatch.setattr(encoder_module, "_BATCH_PIXELS", 2 * SIDE**2)
     monkeypatch.setattr(feature_cache, "CHUNK", 4)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import ResNet, resnet50
 
+from gen.encoders.loading import load_encoder
 from gen.errors import InvalidInput, ModelRefused
-from gen.metrics.encoders import load_encoder
 from gen.metrics.features import features_of
 from gen.metrics.reidentification import PairScore
 from gen.metrics.reidentifier import load_reidentifier

@@ -12,7 +12,6 @@ from gen.training.autoencoder import (
     AutoencoderConfig,
     balance,
     build,
-    crops,
     freeze_encoder,
     gradient_distance,
     latent_scale,
@@ -21,6 +20,7 @@ from gen.training.autoencoder import (
     spectral_distance,
     train_autoencoder,
 )
+from gen.training.dataset import crops
 
 IMAGES = torch.randint(256, (6, 1, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(0))
 

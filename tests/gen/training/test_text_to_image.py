@@ -9,13 +9,12 @@ from torch import nn
 
 from gen.data.captions import NORMAL, Labels
 from gen.errors import InvalidInput
+from gen.training.diffusion import diffusion_target, snr_weight
 from gen.training.text_to_image import (
     TextToImageConfig,
-    diffusion_target,
     draw_captions,
     prepare_networks,
     row_weights,
-    snr_weight,
     train_text_to_image,
     trainable_parts,
 )

@@ -1,0 +1,263 @@
+"""`medphantom large`: tissue of any size, like an image, varied from it, or from words."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gen.errors import InvalidInput
+from jobs.bars import bars
+
+if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
+    import torch
+
+    from gen.data.provenance import Record
+    from gen.embedding_field import EmbeddingField
+    from pipelines.large_image import LargeImagePipeline
+
+PREVIEW_SIDE = 1024
+
+
+class Method(StrEnum):
+    """How windows are laid."""
+
+    SHIFT = "shift"
+    OVERLAP = "overlap"
+
+
+class Source(StrEnum):
+    """What a field of embeddings comes from."""
+
+    LIKE = "like"
+    VARIATION = "variation"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class LargeConfig:
+    """What one run makes."""
+
+    source: Source
+    out: Path
+    images: tuple[Path, ...] = ()
+    text: str = ""
+    size: tuple[int, int] | None = None  # (width, height)
+    model: str = "histo-mini"
+    method: Method = Method.SHIFT
+    num_inference_steps: int = 25
+    guidance_scale: float = 2.0
+    microns_per_pixel: float = 0.5
+    seed: int = 0
+    deep_zoom: bool = False
+    lossless: bool = False
+    overwrite: bool = False
+    allow_download: bool = False
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) of "4096x3072".
+
+    Raises:
+        InvalidInput: it is not two whole numbers.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*[xX]\s*(\d{1,9})\s*", text)
+    if match is None:
+        raise InvalidInput(f"size is {text!r}, but must be WIDTHxHEIGHT in pixels, as 4096x4096")
+    return int(match[1]), int(match[2])
+
+
+def run_large(
+    config: LargeConfig,
+    on_windows: Callable[[int, int], None] = lambda *_: None,
+    pipeline: "LargeImagePipeline | None" = None,
+) -> dict[str, Any]:
+    """Make one image and write it with its record and a picture of it in small.
+
+    Args:
+        config: what to make.
+        on_windows: told (windows drawn, of how many).
+        pipeline: to use; None loads `config.model`.
+
+    Returns:
+        The line of the record, with `file` and `preview`.
+    """
+    import torch
+
+    from gen.data.atomic import check_writable
+    from gen.data.deep_zoom import write_deep_zoom
+    from gen.data.slide import thumbnail
+    from gen.data.slide_writer import SlideWriter
+    from gen.engine import run
+    from pipelines.large_image import LargeImagePipeline
+
+    check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
+    if pipeline is None:
+        pipeline = LargeImagePipeline.from_pretrained(
+            config.model, allow_download=config.allow_download
+        ).to("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator().manual_seed(config.seed)
+    field = find_field(pipeline, config, generator)
+    width, height = config.size or (field.size[1], field.size[0])
+    record = record_of(pipeline, config, height, width)
+    with SlideWriter(
+        config.out,
+        height,
+        width,
+        microns_per_pixel=config.microns_per_pixel,
+        record=record,
+        compression="deflate" if config.lossless else "jpeg",
+        overwrite=config.overwrite,
+    ) as writer:
+        process = pipeline.process(
+            field,
+            writer.write,
+            height=height,
+            width=width,
+            method=config.method.value,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            microns_per_pixel=config.microns_per_pixel,
+            generator=generator,
+            on_windows=on_windows,
+        )
+        run(process, pipeline.networks, max_rows=64 if torch.cuda.is_available() else 16)
+    preview = stem_of(config.out).with_suffix(".png")
+    thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
+    row = {"file": str(config.out), "preview": str(preview), **record.model_dump(mode="json")}
+    if config.deep_zoom:
+        row["deep_zoom"] = str(write_deep_zoom(config.out, stem_of(config.out).with_suffix(".dzi")))
+    return row
+
+
+def find_field(
+    pipeline: "LargeImagePipeline", config: LargeConfig, generator: "torch.Generator"
+) -> "EmbeddingField":
+    """The field of embeddings that the source asks for."""
+    from gen.data.slide import open_slide
+    from gen.engine import run
+
+    if config.source is Source.LIKE:
+        with open_slide(config.images[0]) as slide:
+            return pipeline.field_like(slide.read, slide.height, slide.width)
+    width, height = config.size or (2048, 2048)
+    if config.source is Source.TEXT:
+        process = pipeline.field_from_text(config.text, height, width, generator=generator)
+        return run(process, pipeline.networks)
+    pictures = []
+    for path in config.images:
+        with open_slide(path) as slide:
+            pictures.append(slide.read(0, 0, slide.height, slide.width))
+    return pipeline.field_varied(pictures, height, width, generator)
+
+
+def record_of(
+    pipeline: "LargeImagePipeline", config: LargeConfig, height: int, width: int
+) -> "Record":
+    """Where the image comes from."""
+    from gen.data.provenance import Record
+
+    digest = hashlib.sha256()
+    for path in config.images:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return Record(
+        task="large_image",
+        model=config.model,
+        weight_sha256=pipeline.weight_sha256,
+        prompt=config.text,
+        seed=config.seed,
+        scheduler=type(pipeline.scheduler).__name__,
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        height=height,
+        width=width,
+        settings={
+            "source": config.source.value,
+            "method": config.method.value,
+            "microns_per_pixel": config.microns_per_pixel,
+            "encoder": pipeline.config.encoder,
+        },
+        source_sha256=digest.hexdigest() if config.images else None,
+    )
+
+
+def stem_of(path: Path) -> Path:
+    """The path without .tif, .ome.tif and the like."""
+    return path.with_name(re.sub(r"(\.ome)?\.tiff?$", "", path.name, flags=re.IGNORECASE))
+
+
+def command(
+    like: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Lay out tissue as this image")
+    ] = None,
+    variation: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="Show such tissue anywhere; repeatable"),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Words, such as 'colorectal tumour epithelium'")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Pixels; that of --like, or 2048x2048")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="OME-TIFF to write")] = Path("large.ome.tif"),
+    method: Annotated[
+        Method, typer.Option(help="shift: moving windows; overlap: the paper's, ten times the work")
+    ] = Method.SHIFT,
+    model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
+    guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 2.0,
+    microns_per_pixel: Annotated[float, typer.Option(help="Magnification: 0.5 is 20x")] = 0.5,
+    seed: Annotated[int | None, typer.Option(min=0, help="Drawn if not given")] = None,
+    deep_zoom: Annotated[bool, typer.Option(help="Also tiles for web viewers (.dzi)")] = False,
+    lossless: Annotated[bool, typer.Option(help="Deflate instead of JPEG tiles")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists")] = False,
+    allow_download: Annotated[bool, typer.Option(help="Fetch a hub model not at hand")] = False,
+) -> None:
+    """Make a large image of tissue, of any size, as a pyramidal OME-TIFF.
+
+    OpenSlide, QuPath and most slide viewers open it; a small PNG is written beside it.
+
+    Examples:
+
+    medphantom large --like region.png --size 4096x4096 --seed 1 --out like.ome.tif
+
+    medphantom large --text "tumour epithelium, crowded nuclei" --size 2048x2048 --out text.ome.tif
+
+    medphantom large --variation tile.png --size 1024x1024 --out varied.ome.tif
+    """
+    given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
+    sources = [source for source, value in given.items() if value]
+    if len(sources) != 1:
+        raise InvalidInput("give exactly one of --like IMAGE, --variation IMAGE and --text WORDS")
+    config = LargeConfig(
+        source=sources[0],
+        out=out,
+        images=(like,) if like else tuple(variation or ()),
+        text=text or "",
+        size=parse_size(size) if size else None,
+        model=model,
+        method=method,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        microns_per_pixel=microns_per_pixel,
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        deep_zoom=deep_zoom,
+        lossless=lossless,
+        overwrite=overwrite,
+        allow_download=allow_download,
+    )
+    with bars() as progress:
+        row = run_large(config, progress.bar("windows"))
+    typer.echo(json.dumps(row))
+    Console(stderr=True).print(
+        f"Synthetic tissue in [bold]{out}[/bold]; in small: {row['preview']}"
+    )

@@ -1,0 +1,481 @@
+"""Images of any size from embeddings: Graikos et al. 2024, arXiv 2312.07330.
+
+A field of embeddings says what shall be seen where; a patch model draws all windows of the image
+jointly. The field comes from a reference image, from one or few images that are varied, or from
+words, through a prior that draws grids of embeddings (section 3.4 of the paper).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gen.data.canvas import Canvas, new_canvas
+from gen.denoising import fresh_scheduler
+from gen.embedding_field import EmbeddingField
+from gen.encoders.encoder import Encoder
+from gen.encoders.loading import load_encoder
+from gen.encoders.windows import ReadPixels
+from gen.engine import run
+from gen.errors import InvalidInput
+from gen.grid_prior import draw_grid
+from gen.guidance.classifier_free import classifier_free
+from gen.known_region import Keep, KnownRegion, keep_known
+from gen.large_canvas import (
+    OnWindows,
+    PredictWindows,
+    decode_canvas,
+    denoise_canvas,
+    draw_canvas_noise,
+)
+from gen.store.catalogue import resolve
+from gen.store.loading import load_components
+from gen.store.weight_files import read_object
+from gen.tiling import Layout, bell, overlapping, shifted
+from gen.types import Component, ModelCall, Process
+from pipelines.outputs import LargeImages, check_output_type, present
+
+Method = Literal["shift", "overlap"]
+"""How windows lie: see `LargeImagePipeline.__call__`."""
+Write = Callable[[NDArray[np.uint8]], None]
+"""A band of finished pixels (h, W, 3), from the top down."""
+
+NUM_INFERENCE_STEPS = 25
+GUIDANCE_SCALE = 2.0
+MICRONS_PER_PIXEL = 0.5
+SHARED = (
+    0.25  # of a window, with its neighbour: a sixth of the paper's calls, hardly worse than more
+)
+MAX_SIDE = 200_000  # pixels; a whole slide at 40x
+
+
+class LargeImagePipeline(DiffusionPipeline):
+    """Embeddings to images of any size, by windows of a patch model.
+
+    Args:
+        vae: decodes latents to images in [-1, 1]; `config.scaling_factor` is applied here.
+        unet: predicts noise, v or x0 of a window, as the scheduler's `prediction_type` says.
+        projection: embeddings and magnifications to what the U-Net attends to.
+        scheduler: any diffusers scheduler; every call works on a copy of its own.
+        prior, prior_scheduler, text_encoder, tokenizer: from words to grids of embeddings.
+        encoder: id or folder of the encoder whose embeddings the model knows.
+        prior_pitch: pixels between the embeddings of a grid of the prior.
+    """
+
+    _optional_components = ("prior", "prior_scheduler", "text_encoder", "tokenizer")
+
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        projection: Any,
+        scheduler: Any,
+        prior: Any = None,
+        prior_scheduler: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+        encoder: str = "histo-encoder-mini",
+        prior_pitch: int = 64,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            unet=unet,
+            projection=projection,
+            scheduler=scheduler,
+            prior=prior,
+            prior_scheduler=prior_scheduler,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+        )
+        self.register_to_config(encoder=encoder, prior_pitch=prior_pitch)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        allow_download: bool = False,
+    ) -> Self:
+        """Load an embedded model, a folder or a hub id, safely.
+
+        Raises:
+            ModelRefused: see `gen.store.loading.load_components`.
+            InvalidInput: the model is of another task.
+        """
+        parts = load_components(model_id, torch_dtype=torch_dtype, allow_download=allow_download)
+        missing = {"vae", "unet", "projection", "scheduler"} - parts.keys()
+        if missing:
+            raise InvalidInput(
+                f"model_id is {str(model_id)!r}, which has no {', '.join(sorted(missing))};"
+                " choose an embedding-to-image model from `medphantom models list`"
+            )
+        pipeline = cls(**parts, **pipeline_settings(model_id, allow_download))
+        pipeline.register_to_config(_name_or_path=str(model_id))
+        return pipeline
+
+    @cached_property
+    def weight_sha256(self) -> str:
+        """Hash over all weight files of the model that was loaded, read once."""
+        return resolve(self.config._name_or_path).weight_sha256
+
+    @cached_property
+    def embedder(self) -> Encoder:
+        """The encoder whose embeddings the model knows."""
+        return load_encoder(self.config.encoder, str(self.unet.device))
+
+    @property
+    def networks(self) -> dict[str, Component]:
+        """What this pipeline's model calls name."""
+        return {
+            "projection": self.projection,
+            "null": self.projection.null,
+            "unet": lambda latents, timesteps, context: (
+                self.unet(latents, timesteps, context).sample
+            ),
+            "encoder": lambda images: self.vae.encode(images).latent_dist.mean,
+            "decoder": lambda latents: self.vae.decode(latents).sample,
+            "text_encoder": lambda tokens: self.text_encoder(tokens)[0],
+            "prior": lambda grids, timesteps, states: self.prior(grids, timesteps, states).sample,
+        }
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent along a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def patch_size(self) -> int:
+        """Side in pixels of the patches that the U-Net was trained on."""
+        return int(self.unet.config.sample_size) * self.vae_scale_factor
+
+    def __call__(
+        self,
+        field: EmbeddingField,
+        height: int | None = None,
+        width: int | None = None,
+        method: Method = "shift",
+        overlap: int | None = None,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        microns_per_pixel: float = MICRONS_PER_PIXEL,
+        generator: torch.Generator | None = None,
+        scheduler: Any = None,
+        known: KnownRegion | None = None,
+        output_type: str = "pil",
+        on_windows: OnWindows = lambda *_: None,
+    ) -> LargeImages:
+        """Draw one image in memory; `process` writes it band by band instead.
+
+        Args:
+            field: of embeddings, from `field_like`, `field_varied` or `field_from_text`.
+            height, width: in pixels; None is what the field covers. The field is stretched.
+            method: "shift" moves a grid of windows at each step; "overlap" is the paper's, a
+                window every quarter of a window and equal weights: six to eight times the calls.
+            overlap: cells that neighbouring windows share; None is the method's own.
+            num_inference_steps: solver steps.
+            guidance_scale: classifier-free guidance, 1.0 = off.
+            microns_per_pixel: magnification of the image.
+            generator: of the noise and the shifts, on the CPU.
+            scheduler: None is the pipeline's.
+            known: a part of a real image that is kept.
+            output_type: "pil", "np" or "pt".
+            on_windows: told (windows drawn, of how many).
+
+        Raises:
+            InvalidInput: an argument breaks a rule.
+        """
+        check_output_type(output_type)
+        bands: list[NDArray[np.uint8]] = []
+        process = self.process(
+            field,
+            bands.append,
+            height=height,
+            width=width,
+            method=method,
+            overlap=overlap,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            microns_per_pixel=microns_per_pixel,
+            generator=generator,
+            scheduler=scheduler,
+            known=known,
+            on_windows=on_windows,
+        )
+        run(process, self.networks)
+        pixels = torch.from_numpy(np.concatenate(bands)).movedim(-1, 0)[None] / 255
+        return LargeImages(images=present(pixels, output_type))
+
+    def process(
+        self,
+        field: EmbeddingField,
+        write: Write,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        method: Method = "shift",
+        overlap: int | None = None,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        microns_per_pixel: float = MICRONS_PER_PIXEL,
+        generator: torch.Generator | None = None,
+        scheduler: Any = None,
+        known: KnownRegion | None = None,
+        folder: Path | None = None,
+        on_windows: OnWindows = lambda *_: None,
+    ) -> Process[None]:
+        """The algorithm of `__call__`, for an engine; finished bands of pixels go to `write`.
+
+        Args:
+            field, height, width, method, overlap, num_inference_steps, guidance_scale,
+            microns_per_pixel, generator, scheduler, known, on_windows: see `__call__`.
+            write: gets bands (h, W, 3) uint8 from the top down, after the last step.
+            folder: for latents; None is the system's for temporary files.
+        """
+        height = field.size[0] if height is None else height
+        width = field.size[1] if width is None else width
+        self.check_inputs(field, height, width, microns_per_pixel)
+        if known is not None:
+            known.check(height, width, self.vae_scale_factor)
+        field = field.stretched(height, width)
+        scheduler = fresh_scheduler(scheduler or self.scheduler, num_inference_steps)
+        generator = generator or _unseeded()
+        cells = self.canvas_size(height, width)
+        layouts, weights = self.layouts(cells, method, overlap, len(scheduler.timesteps), generator)
+
+        def draw() -> Process[None]:
+            with ExitStack() as stack:
+                place = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
+                channels = self.unet.config.in_channels
+                canvas = stack.enter_context(new_canvas(place, channels, *cells))
+                draw_canvas_noise(
+                    canvas, layouts[0].side, float(scheduler.init_noise_sigma), generator
+                )
+                predict = yield from self.guided(field, microns_per_pixel, guidance_scale)
+                keep = yield from self.keep(known, scheduler, generator)
+                yield from denoise_canvas(
+                    canvas,
+                    scheduler,
+                    predict,
+                    layouts,
+                    weights,
+                    generator,
+                    place,
+                    self.unet.device,
+                    self.unet.dtype,
+                    keep,
+                    on_windows,
+                )
+                yield from self.decode(canvas, height, width, write, known)
+
+        return draw()
+
+    def field_like(self, read: ReadPixels, height: int, width: int) -> EmbeddingField:
+        """The field of a reference image of height x width pixels, read in parts.
+
+        `read` is given (top, left, height, width) in pixels and returns uint8 (height, width, 3).
+        """
+        pitch = self.patch_size // 2
+        grid = self.embedder.embed_grid(read, height, width, pitch, self.patch_size)
+        return EmbeddingField(grid, (pitch, pitch), (height, width))
+
+    def field_varied(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        height: int,
+        width: int,
+        generator: torch.Generator | None = None,
+    ) -> EmbeddingField:
+        """A field that shows everywhere something of the images (h, w, 3): one or few, any size.
+
+        Embeddings of all their patches are strewn over the field, two patches apart.
+        """
+        if not images:
+            raise InvalidInput("images is empty, but at least one must be varied")
+        fields = [self.field_like(reader(image), *image.shape[:2]) for image in images]
+        pool = torch.cat([field.grid.flatten(0, 1) for field in fields])
+        pitch = 2 * self.patch_size
+        rows, columns = max(1, -(-height // pitch)), max(1, -(-width // pitch))
+        chosen = torch.randint(len(pool), (rows, columns), generator=generator)
+        return EmbeddingField(pool[chosen], (height / rows, width / columns), (height, width))
+
+    def field_from_text(
+        self,
+        prompt: str,
+        height: int,
+        width: int,
+        num_inference_steps: int = NUM_INFERENCE_STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        generator: torch.Generator | None = None,
+        folder: Path | None = None,
+    ) -> Process[EmbeddingField]:
+        """A field drawn by the prior for a sentence.
+
+        Raises:
+            InvalidInput: the model has no prior.
+        """
+        if self.prior is None or self.text_encoder is None:
+            raise InvalidInput(
+                f"model {self.config._name_or_path!r} has no prior, which text needs; give a"
+                " reference image, or train one with `medphantom train embedding-prior`"
+            )
+        pitch = self.config.prior_pitch
+        size = max(1, -(-height // pitch)), max(1, -(-width // pitch))
+        generator = generator or _unseeded()
+        tokens = self.tokenizer(
+            [prompt, ""],
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids = tokens.input_ids.to(self.text_encoder.device)
+        states = yield ModelCall("text_encoder", (ids,))
+        states = states.to(self.prior.device, self.prior.dtype)
+        scheduler = fresh_scheduler(self.prior_scheduler, num_inference_steps)
+        with TemporaryDirectory(dir=folder) as place:
+            grid = yield from draw_grid(
+                states[:1],
+                states[1:],
+                size,
+                int(self.prior.config.sample_size),
+                int(self.prior.config.in_channels),
+                scheduler,
+                guidance_scale,
+                generator,
+                Path(place),
+            )
+        return EmbeddingField(grid, (pitch, pitch), (height, width))
+
+    def check_inputs(
+        self, field: EmbeddingField, height: int, width: int, microns_per_pixel: float
+    ) -> None:
+        """Raise InvalidInput if an argument breaks a rule."""
+        for name, side in (("height", height), ("width", width)):
+            if not 1 <= side <= MAX_SIDE:
+                raise InvalidInput(f"{name} is {side}, but must be from 1 to {MAX_SIDE} pixels")
+        if not 0 < microns_per_pixel < math.inf:
+            raise InvalidInput(
+                f"microns_per_pixel is {microns_per_pixel}, but must be a positive number; try 0.5"
+            )
+        field.check_dim(int(self.projection.config.embedding_dim))
+
+    def canvas_size(self, height: int, width: int) -> tuple[int, int]:
+        """Cells that hold an image, and at least one window; what is too much is cut off."""
+        side = int(self.unet.config.sample_size)
+        factor = self.vae_scale_factor
+        return max(side, -(-height // factor)), max(side, -(-width // factor))
+
+    def layouts(
+        self,
+        cells: tuple[int, int],
+        method: Method,
+        overlap: int | None,
+        num_steps: int,
+        generator: torch.Generator,
+    ) -> tuple[list[Layout], Tensor]:
+        """Where the windows of each step lie, and the weights (side, side) of their cells."""
+        side = int(self.unet.config.sample_size)
+        if method == "overlap":
+            stride = side // 4 if overlap is None else side - overlap
+            return [overlapping(*cells, side, stride)] * num_steps, torch.ones(side, side)
+        if method != "shift":
+            raise InvalidInput(f"method is {method!r}, but must be 'shift' or 'overlap'")
+        shared = int(SHARED * side) if overlap is None else overlap
+        return shifted(*cells, side, shared, num_steps, generator), bell(side)
+
+    def guided(
+        self, field: EmbeddingField, microns_per_pixel: float, guidance_scale: float
+    ) -> Process[PredictWindows]:
+        """The U-Net under classifier-free guidance, its condition read off the field."""
+        device, dtype = self.unet.device, self.unet.dtype
+        scale = torch.tensor([microns_per_pixel], device=device, dtype=torch.float32)
+        null = yield ModelCall("null", (scale,))
+
+        def predict(latents: Tensor, timestep: Tensor, centres: Tensor) -> Process[Tensor]:
+            embeddings = field.at(centres * self.vae_scale_factor).to(device, dtype)
+            context = yield ModelCall("projection", (embeddings, scale.expand(len(embeddings))))
+            guided = classifier_free(self._unet, context, null, guidance_scale)
+            return (yield from guided(latents, timestep))
+
+        return predict
+
+    def keep(
+        self, known: KnownRegion | None, scheduler: Any, generator: torch.Generator
+    ) -> Process[Keep | None]:
+        """What puts the known part of an image back after each step."""
+        if known is None:
+            return None
+        factor = self.vae_scale_factor
+        like = torch.empty(0, device=self.vae.device, dtype=self.vae.dtype)
+        side = int(self.unet.config.sample_size)
+        latents = yield from known.encode(factor, side, like, self.vae.config.scaling_factor)
+        place, mask = known.cells(factor), known.cell_mask(factor)
+        return keep_known(latents, place, mask, scheduler, generator)
+
+    def _unet(self, latents: Tensor, timestep: Tensor, context: Tensor) -> Process[Tensor]:
+        timesteps = timestep.to(latents.device).expand(len(latents))
+        return (yield ModelCall("unet", (latents, timesteps, context)))
+
+    def decode(
+        self,
+        canvas: Canvas,
+        height: int,
+        width: int,
+        write: Write,
+        known: KnownRegion | None = None,
+    ) -> Process[None]:
+        """Pixels of clean latents, band by band, of at most height x width."""
+        side = int(self.unet.config.sample_size)
+        factor = self.vae_scale_factor
+        layout = overlapping(canvas.height, canvas.width, side, side - side // 4)
+        weights = None if known is None else known.weights(height, width, factor)
+
+        def decode_windows(latents: Tensor) -> Process[Tensor]:
+            return (yield ModelCall("decoder", (latents / self.vae.config.scaling_factor,)))
+
+        def emit(top: int, rows: Tensor) -> None:
+            visible = rows[:, : max(0, height - top), :width]
+            if visible.shape[1]:
+                levels = ((visible.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+                pixels = levels.expand(3, -1, -1).movedim(0, -1).contiguous().numpy()
+                if known is not None and weights is not None:
+                    pixels = known.paste(top, pixels, weights)
+                write(pixels)
+
+        yield from decode_canvas(
+            canvas,
+            decode_windows,
+            layout,
+            factor,
+            emit,
+            self.vae.device,
+            self.vae.dtype,
+        )
+
+
+def pipeline_settings(model_id: str | Path, allow_download: bool = False) -> dict[str, Any]:
+    """The pipeline's own settings from its model_index.json."""
+    index = read_object(resolve(model_id, allow_download).path / "model_index.json")
+    return {name: index[name] for name in ("encoder", "prior_pitch") if name in index}
+
+
+def _unseeded() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator
+
+
+def reader(image: NDArray[np.uint8]) -> ReadPixels:
+    """Regions of an image (H, W, 3) in memory, as of a slide."""
+    return lambda top, left, height, width: image[top : top + height, left : left + width]
