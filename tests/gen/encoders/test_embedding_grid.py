@@ -88,6 +88,21 @@ def test_the_grid_does_not_depend_on_how_many_windows_are_taken_at_once(
     assert torch.allclose(grids[0], grids[2], atol=1e-6)
 
 
+@pytest.mark.parametrize(("pitch", "field"), [(10, 9), (10, 40), (50, 9)])
+def test_no_more_is_read_at_once_than_a_batch(
+    monkeypatch: pytest.MonkeyPatch, pitch: int, field: int
+) -> None:
+    monkeypatch.setattr(encoder_module, "_BATCH_PIXELS", 4096)
+    read, sizes = reader(np.full((100, 2000, 3), 50, np.uint8)), []
+
+    def watched(top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        sizes.append(height * width)
+        return read(top, left, height, width)
+
+    assert ENCODER.embed_grid(watched, 100, 2000, pitch, field).shape[1] == 2000 / pitch
+    assert max(sizes) <= 4096
+
+
 @settings(deadline=None)
 @given(lengths, lengths, st.floats(1.5, 20), st.integers(1, 70), st.integers(1, 5))
 def test_windows_are_those_of_the_mirrored_picture(
