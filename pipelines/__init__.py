@@ -1,10 +1,13 @@
 """One diffusers pipeline a task.
 
-outputs.py      what pipelines return
-text_to_cxr.py  chest X-rays from a sentence
+outputs.py        what pipelines return
+text_to_cxr.py    chest X-rays from a sentence
+large_image.py    tissue of any size from embeddings
+large_presets.py  settings of published systems for it
 """
 
-from pipelines.outputs import ChestXrays
+from pipelines.large_image import LargeImagePipeline
+from pipelines.outputs import ChestXrays, LargeImages
 from pipelines.text_to_cxr import TextToCXRPipeline
 
-__all__ = ["ChestXrays", "TextToCXRPipeline"]
+__all__ = ["ChestXrays", "LargeImagePipeline", "LargeImages", "TextToCXRPipeline"]

@@ -11,7 +11,14 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditio
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from gen.models.block_autoencoder import BlockAutoencoder
+from gen.models.cxr_encoder import CXREncoder
+from gen.models.ssl_projection import SSLProjection
+from gen.store.saving import save_components
 from gen.training.caption_tokenizer import train_tokenizer
+from gen.training.diffusion import DiffusionConfig, noise_schedule
+from gen.training.text_encoder import TextEncoderConfig, build_text_encoder, prepare_tokenizer
+from gen.training.unet import UNetConfig, build_unet
 
 SIDE = 128
 FIELDS = ("file", "split", "findings", "view", "age", "sex", "patient_id", "width", "height")
@@ -116,3 +123,39 @@ def stained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             split = "test" if name.endswith("c.png") else "train"
             writer.writerow({"file": name, "split": split, "group": "g", "findings": "stroma"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_large_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large images with a prior: patches of 32 pixels, 4 a cell, 8 dimensions, grids of 4 x 4."""
+    loop = {"data": ".", "output": ".", "num_steps": 1, "batch_size": 1, "learning_rate": 1}
+    root = tmp_path_factory.mktemp("large")
+    torch.manual_seed(0)
+    CXREncoder(32, (8, 16, 16), 8, 3).save_pretrained(root / "encoder")
+    unet = UNetConfig.model_validate(
+        {**loop, "block_out_channels": (16, 16), "layers_per_block": 1}
+    )
+    text = TextEncoderConfig.model_validate(
+        {**loop, "text_hidden_size": 16, "text_num_layers": 1, "max_length": 16, "vocab_size": 600}
+    )
+    tokenizer = prepare_tokenizer(text, root / "tokenizer", ["tumour epithelium", "stroma"])
+    vae = BlockAutoencoder(
+        block_size=4, latent_channels=4, in_channels=3, out_channels=3, context_channels=8,
+        num_context_blocks=1, refine_channels=8, num_refine_blocks=1, grain=False,
+        block_out_channels=(1, 1, 1),
+    )  # fmt: skip
+    vae.fit(torch.rand(20, 3, 32, 32) * 2 - 1)
+    scheduler = noise_schedule(DiffusionConfig.model_validate(loop))
+    components = {
+        "vae": vae,
+        "unet": build_unet(unet, 4, 32 // 4, 16),
+        "projection": SSLProjection(8, 16, 2),
+        "scheduler": scheduler,
+        "prior": build_unet(unet, 8, 4, 16),
+        "prior_scheduler": scheduler,
+        "text_encoder": build_text_encoder(text, tokenizer),
+        "tokenizer": tokenizer,
+    }
+    settings = {"encoder": str(root / "encoder"), "prior_pitch": 16}
+    save_components(root / "model", components, "LargeImagePipeline", settings)
+    return root / "model"

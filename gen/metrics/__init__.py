@@ -10,5 +10,6 @@ diversity.py    how unlike each other the images of one group are
 spectrum.py     how much detail of each size they hold
 alignment.py    whether classifiers see what prompts asked for
 image_text.py   whether a model of images and texts does
+seams.py        edges where the windows of a large image met
 sensitivity.py  known harms, and which figure answers to them
 """

@@ -15,59 +15,16 @@ from gen.embedding_field import EmbeddingField
 from gen.engine import Engine, run
 from gen.errors import InvalidInput, ModelRefused
 from gen.known_region import KnownRegion
-from gen.models.block_autoencoder import BlockAutoencoder
-from gen.models.cxr_encoder import CXREncoder
-from gen.models.ssl_projection import SSLProjection
-from gen.store.saving import save_components
 from gen.tiling import bell
-from gen.training.diffusion import DiffusionConfig, noise_schedule
-from gen.training.text_encoder import TextEncoderConfig, build_text_encoder, prepare_tokenizer
-from gen.training.unet import UNetConfig, build_unet
 from pipelines.large_image import LargeImagePipeline, reader
 from pipelines.large_presets import graikos_2024
 
 DIM, PATCH = 8, 32
-LOOP = {"data": ".", "output": ".", "num_steps": 1, "batch_size": 1, "learning_rate": 1}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a prior: patches of 32 pixels, 4 pixels a cell, grids of 4 x 4."""
-    root = tmp_path_factory.mktemp("large")
-    torch.manual_seed(0)
-    CXREncoder(PATCH, (8, 16, 16), DIM, 3).save_pretrained(root / "encoder")
-    unet = UNetConfig.model_validate(
-        {**LOOP, "block_out_channels": (16, 16), "layers_per_block": 1}
-    )
-    text = TextEncoderConfig.model_validate(
-        {**LOOP, "text_hidden_size": 16, "text_num_layers": 1, "max_length": 16, "vocab_size": 600}
-    )
-    tokenizer = prepare_tokenizer(text, root / "tokenizer", ["tumour epithelium", "stroma"])
-    vae = BlockAutoencoder(
-        block_size=4, latent_channels=4, in_channels=3, out_channels=3, context_channels=8,
-        num_context_blocks=1, refine_channels=8, num_refine_blocks=1, grain=False,
-        block_out_channels=(1, 1, 1),
-    )  # fmt: skip
-    vae.fit(torch.rand(20, 3, 32, 32) * 2 - 1)
-    scheduler = noise_schedule(DiffusionConfig.model_validate(LOOP))
-    components = {
-        "vae": vae,
-        "unet": build_unet(unet, 4, PATCH // 4, 16),
-        "projection": SSLProjection(DIM, 16, 2),
-        "scheduler": scheduler,
-        "prior": build_unet(unet, DIM, 4, 16),
-        "prior_scheduler": scheduler,
-        "text_encoder": build_text_encoder(text, tokenizer),
-        "tokenizer": tokenizer,
-    }
-    settings = {"encoder": str(root / "encoder"), "prior_pitch": 16}
-    save_components(root / "model", components, "LargeImagePipeline", settings)
-    return root / "model"
-
-
-@pytest.fixture(scope="module")
-def pipeline(folder: Path) -> LargeImagePipeline:
-    return LargeImagePipeline.from_pretrained(folder)
+def pipeline(tiny_large_model: Path) -> LargeImagePipeline:
+    return LargeImagePipeline.from_pretrained(tiny_large_model)
 
 
 def field_of(rows: int = 2, columns: int = 3, seed: int = 0) -> EmbeddingField:
@@ -288,8 +245,8 @@ def test_words_become_a_field_of_any_size(
     assert not torch.allclose(grid, draw("stroma", 1), atol=1e-4)
 
 
-def test_without_a_prior_words_are_refused(folder: Path) -> None:
-    bare = LargeImagePipeline.from_pretrained(folder)
+def test_without_a_prior_words_are_refused(tiny_large_model: Path) -> None:
+    bare = LargeImagePipeline.from_pretrained(tiny_large_model)
     bare.prior = None
     with pytest.raises(InvalidInput, match="has no prior"):
         run(bare.field_from_text("stroma", 64, 64), bare.networks)

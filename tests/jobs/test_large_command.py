@@ -1,0 +1,131 @@
+"""`medphantom large`: sizes, sources, files and their records, with random networks."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from gen.data.provenance import Record
+from gen.errors import InvalidInput
+from jobs.cli import app
+from jobs.large import parse_size, stem_of
+
+
+@pytest.fixture
+def model(tiny_large_model: Path) -> Path:
+    return tiny_large_model
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "reference.png")
+    return tmp_path / "reference.png"
+
+
+def large(model: Path, *options: str) -> dict[str, object]:
+    """The record of a run of two steps."""
+    done = CliRunner().invoke(app, ["large", "--model", str(model), "--steps", "2", *options])
+    assert done.exit_code == 0, done.output
+    row: dict[str, object] = json.loads(done.stdout)
+    return row
+
+
+def test_an_image_like_another_opens_at_every_level_and_knows_its_origin(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "like.ome.tif"
+    row = large(model, "--like", str(reference), "--size", "600x520", "--seed", "3",
+                "--out", str(out))  # fmt: skip
+    with openslide.OpenSlide(out) as slide:
+        assert slide.dimensions == (600, 520)
+        for level in range(slide.level_count):
+            size = slide.level_dimensions[level]
+            assert np.asarray(slide.read_region((0, 0), level, size))[..., :3].std() > 0
+    record = Record.from_file(out)
+    assert record.task == "large_image"
+    assert record.seed == row["seed"] == 3
+    assert record.source_sha256 is not None
+    assert Record.from_file(Path(str(row["preview"]))) == record
+
+
+def test_without_a_size_it_is_as_large_as_the_reference(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
+    row = large(model, "--like", str(reference), "--out", str(tmp_path / "a.tif"))
+    assert (row["height"], row["width"]) == (70, 110)
+
+
+def test_words_and_variations_make_images_and_tiles(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
+    row = large(model, "--text", "stroma", "--size", "80x64", "--out", str(tmp_path / "t.ome.tif"),
+                "--deep-zoom", "--lossless")  # fmt: skip
+    assert row["prompt"] == "stroma"
+    assert Path(str(row["deep_zoom"])).is_file()
+    large(model, "--variation", str(reference), "--variation", str(reference),
+          "--size", "64x64", "--out", str(tmp_path / "v.ome.tif"))  # fmt: skip
+
+
+def test_a_seed_means_one_image(model: Path, reference: Path, tmp_path: Path) -> None:
+    pixels = []
+    for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
+        out = tmp_path / f"{name}.tif"
+        large(model, "--like", str(reference), "--seed", seed, "--lossless", "--out", str(out))
+        with openslide.OpenSlide(out) as slide:
+            pixels.append(np.asarray(slide.read_region((0, 0), 0, slide.dimensions)))
+    assert np.array_equal(pixels[0], pixels[1])
+    assert not np.array_equal(pixels[0], pixels[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "exactly one of"),
+        (["--text", "a", "--like", "REFERENCE"], "exactly one of"),
+        (["--text", "a", "--size", "0x64"], "width is 0"),
+        (["--text", "a", "--size", "1000000x64"], "width is 1000000"),
+        (["--text", "a", "--size", "big"], "WIDTHxHEIGHT"),
+        (["--like", "EMPTY"], "empty"),
+        (["--text", "a", "--model", "cxr-mini"], "projection"),
+    ],
+)
+def test_wrong_input_is_explained_and_leaves_no_file(
+    model: Path, reference: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
+    (tmp_path / "empty.png").touch()
+    places = {"REFERENCE": str(reference), "EMPTY": str(tmp_path / "empty.png")}
+    out = tmp_path / "out.tif"
+    command = ["large", "--model", str(model), "--out", str(out)]
+    command += [places.get(option, option) for option in options]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert words in " ".join(done.stderr.split())
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_an_existing_file_is_kept(model: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.tif"
+    shutil.copy(reference, out)
+    done = CliRunner().invoke(
+        app, ["large", "--model", str(model), "--text", "a", "--out", str(out)]
+    )
+    assert done.exit_code == 2
+    assert out.read_bytes() == reference.read_bytes()
+
+
+def test_sizes_are_width_then_height() -> None:
+    assert parse_size("4096x3072") == (4096, 3072)
+    assert parse_size(" 10 X 20") == (10, 20)
+    for text in ("", "10", "10x", "-1x5", "1e3x5", "9" * 10 + "x1"):
+        with pytest.raises(InvalidInput):
+            parse_size(text)
+
+
+def test_the_stem_of_a_slide() -> None:
+    assert [stem_of(Path(n)).name for n in ("a.ome.tif", "b.TIFF", "c.d")] == ["a", "b", "c.d"]
