@@ -20,7 +20,7 @@ CROP = 128  # pixels, a patch
 
 def command(
     like: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Reference image")],
-    model: Annotated[str, typer.Option(help="Id or folder")] = "histo-mini",
+    model: Annotated[str, typer.Option(help="Folder of `medphantom train`, or hub id")],
     side: Annotated[int, typer.Option(min=256, help="Pixels a side of each image")] = 1024,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="Guidance scale of both")] = 2.0,

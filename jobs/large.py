@@ -46,11 +46,11 @@ class LargeConfig:
     """What one run makes."""
 
     source: Source
+    model: str
     out: Path
     images: tuple[Path, ...] = ()
     text: str = ""
     size: tuple[int, int] | None = None  # (width, height)
-    model: str = "histo-mini"
     method: Method = Method.SHIFT
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
@@ -195,6 +195,7 @@ def stem_of(path: Path) -> Path:
 
 
 def command(
+    model: Annotated[str, typer.Option(help="Folder of `medphantom train`, or hub id")],
     like: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Lay out tissue as this image")
     ] = None,
@@ -212,7 +213,6 @@ def command(
     method: Annotated[
         Method, typer.Option(help="shift: moving windows; overlap: the paper's, ten times the work")
     ] = Method.SHIFT,
-    model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 2.0,
     microns_per_pixel: Annotated[float, typer.Option(help="Magnification: 0.5 is 20x")] = 0.5,
@@ -228,11 +228,11 @@ def command(
 
     Examples:
 
-    medphantom large --like region.png --size 4096x4096 --seed 1 --out like.ome.tif
+    medphantom large --model DIR --like region.png --size 4096x4096 --seed 1 --out like.ome.tif
 
-    medphantom large --text "tumour epithelium, crowded nuclei" --size 2048x2048 --out text.ome.tif
+    medphantom large --model DIR --text "tumour epithelium" --size 2048x2048 --out text.ome.tif
 
-    medphantom large --variation tile.png --size 1024x1024 --out varied.ome.tif
+    medphantom large --model DIR --variation tile.png --size 1024x1024 --out varied.ome.tif
     """
     given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
     sources = [source for source, value in given.items() if value]
