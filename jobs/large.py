@@ -96,9 +96,11 @@ def run_large(
     from gen.data.slide import thumbnail
     from gen.data.slide_writer import SlideWriter
     from gen.engine import run
-    from pipelines.large_image import LargeImagePipeline
+    from pipelines.large_image import LargeImagePipeline, check_size
 
     check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
+    if config.size is not None:
+        check_size(config.size[1], config.size[0])
     if pipeline is None:
         pipeline = LargeImagePipeline.from_pretrained(
             config.model, allow_download=config.allow_download
@@ -133,7 +135,9 @@ def run_large(
     thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
     row = {"file": str(config.out), "preview": str(preview), **record.model_dump(mode="json")}
     if config.deep_zoom:
-        row["deep_zoom"] = str(write_deep_zoom(config.out, stem_of(config.out).with_suffix(".dzi")))
+        description = stem_of(config.out).with_suffix(".dzi")
+        write_deep_zoom(config.out, description)
+        row["deep_zoom"] = str(description)
     return row
 
 

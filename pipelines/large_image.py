@@ -329,6 +329,7 @@ class LargeImagePipeline(DiffusionPipeline):
                 f"model {self.config._name_or_path!r} has no prior, which text needs; give a"
                 " reference image, or train one with `medphantom train embedding-prior`"
             )
+        check_size(height, width)
         pitch = self.config.prior_pitch
         size = max(1, -(-height // pitch)), max(1, -(-width // pitch))
         generator = generator or _unseeded()
@@ -361,9 +362,7 @@ class LargeImagePipeline(DiffusionPipeline):
         self, field: EmbeddingField, height: int, width: int, microns_per_pixel: float
     ) -> None:
         """Raise InvalidInput if an argument breaks a rule."""
-        for name, side in (("height", height), ("width", width)):
-            if not 1 <= side <= MAX_SIDE:
-                raise InvalidInput(f"{name} is {side}, but must be from 1 to {MAX_SIDE} pixels")
+        check_size(height, width)
         if not 0 < microns_per_pixel < math.inf:
             raise InvalidInput(
                 f"microns_per_pixel is {microns_per_pixel}, but must be a positive number; try 0.5"
@@ -462,6 +461,13 @@ class LargeImagePipeline(DiffusionPipeline):
             self.vae.device,
             self.vae.dtype,
         )
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise InvalidInput unless an image of that size can be drawn."""
+    for name, side in (("height", height), ("width", width)):
+        if not 1 <= side <= MAX_SIDE:
+            raise InvalidInput(f"{name} is {side}, but must be from 1 to {MAX_SIDE} pixels")
 
 
 def pipeline_settings(model_id: str | Path, allow_download: bool = False) -> dict[str, Any]:
