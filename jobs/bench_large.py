@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METHODS = ("shift", "overlap")
-CROP = 128  # pixels, a patch
 
 
 def command(
@@ -79,7 +78,7 @@ def run_bench(
             started = time.perf_counter()
             images[method].append(counted.draw(field, side, method, steps, guidance, seed))
             seconds[method].append(time.perf_counter() - started)
-            calls[method] = counted.num_rows
+            calls[method] += counted.num_rows
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(images[method][-1]).save(out / f"{method}-{seed}.png")
@@ -88,7 +87,9 @@ def run_bench(
     return {
         "network_calls_ratio": calls["shift"] / calls["overlap"],
         "network_calls": calls,
-        "network_calls_per_megapixel": {m: n / (side**2 / 1e6) for m, n in calls.items()},
+        "network_calls_per_megapixel": {
+            method: count / (rounds * side**2 / 1e6) for method, count in calls.items()
+        },
         "time_ratio": sum(seconds["shift"]) / sum(seconds["overlap"]),
         "seam_score": {**seams, "real": _seams([real], pipeline.patch_size)},
         "crop_fd": _distances(features, _features(pipeline, [real])),
@@ -113,11 +114,11 @@ class _Counted:
 
         from gen.engine import run
 
-        networks = dict(self.pipeline.networks)
+        networks = self.pipeline.networks
 
         def unet(*rows: Any) -> Any:
             self.num_rows += len(rows[0])
-            return self.pipeline.networks["unet"](*rows)
+            return networks["unet"](*rows)
 
         bands: list[NDArray[np.uint8]] = []
         process = self.pipeline.process(
@@ -147,13 +148,14 @@ def _seams(images: "list[NDArray[np.uint8]]", period: int) -> float:
 
 
 def _features(pipeline: Any, images: "list[NDArray[np.uint8]]") -> "NDArray[np.float64]":
-    """Features (N, D) of crops half a crop apart."""
+    """Features (N, D) of crops of a patch, half a patch apart."""
     import numpy as np
 
     from pipelines.large_image import reader
 
+    side = pipeline.patch_size
     grids = [
-        pipeline.embedder.embed_grid(reader(image), *image.shape[:2], CROP // 2, CROP)
+        pipeline.embedder.embed_grid(reader(image), *image.shape[:2], side // 2, side)
         for image in images
     ]
     return np.concatenate([grid.flatten(0, 1).double().numpy() for grid in grids])

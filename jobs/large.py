@@ -77,14 +77,12 @@ def parse_size(text: str) -> tuple[int, int]:
 def run_large(
     config: LargeConfig,
     on_windows: Callable[[int, int], None] = lambda *_: None,
-    pipeline: "LargeImagePipeline | None" = None,
 ) -> dict[str, Any]:
     """Make one image and write it with its record and a picture of it in small.
 
     Args:
         config: what to make.
         on_windows: told (windows drawn, of how many).
-        pipeline: to use; None loads `config.model`.
 
     Returns:
         The line of the record, with `file` and `preview`.
@@ -101,10 +99,9 @@ def run_large(
     check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
     if config.size is not None:
         check_size(config.size[1], config.size[0])
-    if pipeline is None:
-        pipeline = LargeImagePipeline.from_pretrained(
-            config.model, allow_download=config.allow_download
-        ).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = LargeImagePipeline.from_pretrained(
+        config.model, allow_download=config.allow_download
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(config.seed)
     field = find_field(pipeline, config, generator)
     width, height = config.size or (field.size[1], field.size[0])

@@ -129,3 +129,18 @@ def test_sizes_are_width_then_height() -> None:
 
 def test_the_stem_of_a_slide() -> None:
     assert [stem_of(Path(n)).name for n in ("a.ome.tif", "b.TIFF", "c.d")] == ["a", "b", "c.d"]
+
+
+def test_the_benchmark_counts_the_networks_rows(model: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "real.png")
+    command = ["bench", "large", str(tmp_path / "real.png"), "--model", str(model), "--json"]
+    options = ["--side", "256", "--steps", "1", "--rounds", "2"]
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    # 64 cells, a window of 8 every 2: 29 x 29 windows, with and without condition, twice
+    assert result["network_calls"]["overlap"] == 29 * 29 * 2 * 2
+    ratio = result["network_calls"]["shift"] / result["network_calls"]["overlap"]
+    assert result["network_calls_ratio"] == ratio < 1 / 5
+    assert set(result["seam_score"]) == set(result["crop_fd"]) == {"shift", "overlap", "real"}
