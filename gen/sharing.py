@@ -5,18 +5,24 @@ Nobody starves:
 - owners take turns, longest waiting first, and share the rows evenly; so do one owner's processes,
   newcomers first, so a call of hundreds of rows is spread over many forwards and others need not
   wait for its end;
+- who has many processes has the next turn up to `PATIENCE` forwards later, so that one who floods
+  slows others less than by half;
 - a lower priority number goes first and the others get the rows it leaves, except that one forward
   in `FAIR_TURN` goes to the process that has waited longest, whatever its priority and owner;
-- while somebody waits for a live process beside others, forwards are kept short (`shared_rows`).
+- while somebody waits for a live process beside others, or others were served a moment ago and may
+  come again, forwards are kept short (`shared_rows`).
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Protocol, TypeVar
 
 LIVE, BATCH = 0, 1  # priorities: somebody waits; work for the rows that live requests leave
 FAIR_TURN = 8  # costs live requests at most an eighth of the forwards
+RECENT = 8  # forwards ago: who sends one request after another is away for fewer
+PATIENCE = 3  # leaves one who floods a fourth of the forwards beside one who sends one by one
 FEWEST_ROWS = 2  # a guided call has two: served whole, it need not wait for a second forward
 
 
@@ -58,13 +64,17 @@ def choose(
         shared_rows: most rows while a live process is beside another owner's or priority's.
     """
     all_equal = forward % FAIR_TURN == 0
+    num_processes = Counter((each.owner, each.priority) for each in waiting)
 
     def rank(each: W) -> int:
         return 0 if all_equal else each.priority
 
     def since(each: W) -> int:
         # not by owner, or one whose live calls are served often would starve its own jobs
-        return 0 if all_equal else turns.get(each.owner, 0)
+        if all_equal:
+            return 0
+        others = num_processes[each.owner, each.priority] - 1
+        return turns.get(each.owner, 0) + min(others, PATIENCE)
 
     def last(each: W) -> int:
         # newcomers first, or the first answer would take as long as all others' next ones; but no
@@ -75,8 +85,9 @@ def choose(
     leader = queue[0]
     if leader.is_whole():
         return [(leader, leader.num_waiting)]
-    parties = {(each.owner, each.priority) for each in waiting}
-    crowded = len(parties) > 1 and any(priority == LIVE for _, priority in parties)
+    recent = {owner for owner, turn in turns.items() if turn >= forward - RECENT}
+    parties = len(num_processes) + len(recent - {each.owner for each in waiting})
+    crowded = parties > 1 and any(priority == LIVE for _, priority in num_processes)
     budget = min(max_rows, shared_rows) if crowded else max_rows
     shares: list[tuple[W, int]] = []
     fellows = [each for each in queue if each.group() == leader.group()]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gen.sharing import BATCH, FAIR_TURN, LIVE, choose
+from gen.sharing import BATCH, FAIR_TURN, LIVE, PATIENCE, RECENT, choose
 
 
 @dataclass(eq=False)
@@ -106,6 +106,26 @@ def test_forwards_are_short_while_a_live_process_is_beside_others(
 ) -> None:
     chosen = shares(Waiter(40, "ann"), *others, max_rows=16, shared_rows=4)
     assert sum(chosen.values()) == budget
+
+
+def test_one_who_floods_gets_every_fourth_forward_beside_one_who_does_not() -> None:
+    flood = [Waiter(2, "ann", component="decoder", turn=turn) for turn in range(20)]
+    polite = Waiter(2, "bob")
+    turns: dict[Hashable, int] = {}
+    leaders = []
+    for forward in range(1, 8 * FAIR_TURN + 1):
+        leader = next(iter(shares(*flood, polite, turns=turns, forward=forward)))
+        leader.turn = turns[leader.owner] = forward
+        leaders.append(leader.owner)
+    assert leaders.count("ann") == len(leaders) / (PATIENCE + 1)
+
+
+def test_forwards_stay_short_for_an_owner_who_may_come_again() -> None:
+    for away, budget in ((1, 4), (RECENT, 4), (RECENT + 1, 16)):
+        chosen = shares(
+            Waiter(40, "ann"), turns={"bob": 90 - away}, forward=90, max_rows=16, shared_rows=4
+        )
+        assert sum(chosen.values()) == budget
 
 
 def test_jobs_among_themselves_get_full_forwards() -> None:
