@@ -24,6 +24,7 @@ from gen.errors import InvalidInput
 
 TOLERANCE = 1.1
 HOLD_OUT = 10
+LEAST_SIDE = 0.8  # of a tile's; a smaller region, mirrored more, would be a kaleidoscope
 LEAST_TISSUE = 0.05  # of a tile's pixels; emptier ones say nothing but "glass"
 GLASS = 220  # grey level from where on a pixel shows the lamp
 
@@ -115,7 +116,9 @@ def grow(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def cut(region: Region, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Tiles (S, S, 3) side by side that show tissue; the last of a row ends at the edge."""
+    """Tiles (S, S, 3) side by side that show tissue; none of a region that is far smaller."""
+    if min(region.pixels.shape[:2]) < LEAST_SIDE * side:
+        return
     pixels = grow(region.pixels, side)
     height, width = pixels.shape[:2]
     for top in _starts(height, side):

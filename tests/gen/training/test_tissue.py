@@ -70,6 +70,11 @@ def test_what_is_smaller_than_a_tile_is_mirrored() -> None:
     assert np.array_equal(grown[:, :4], grown[:, 4:8][:, ::-1])
 
 
+def test_a_region_far_smaller_than_a_tile_gives_none() -> None:
+    assert len(list(cut(region_of(stripes(26, 40), 0.5), 32))) == 1
+    assert not list(cut(region_of(stripes(25, 40), 0.5), 32))
+
+
 def test_tiles_share_no_pixel_and_empty_ones_are_left_out() -> None:
     pixels = np.full((70, 100, 3), 250, np.uint8)
     pixels[:32, 32:64] = 100
@@ -81,9 +86,9 @@ def test_every_tenth_tile_is_held_out(stained: Path) -> None:
     config = TissueConfig(spacings=SPACINGS, magnifications=(0.5, 1.0))
     train = read_tiles(stained, "train", 20, config)
     val = read_tiles(stained, "val", 20, config)
-    # 10 x 7 at 0.5 and 5 x 3 at 1.0 of the region; the tiles are 32 and 20 a side at 0.5, 16 and 10
-    # at 1.0: one tile each
-    assert len(train) + len(val) == 70 + 15 + 2 + 2
+    # 10 x 7 at 0.5 and 5 x 3 at 1.0 of the region; the tiles are 32 and 20 a side at 0.5, one tile
+    # each; 16 at 1.0, mirrored to one; and 10, too small
+    assert len(train) + len(val) == 70 + 15 + 2 + 1
     assert len(val) == 9
     assert sorted(set(train.microns_per_pixel.tolist())) == [0.5, 1.0]
     assert train.images.shape[1:] == (3, 20, 20)
