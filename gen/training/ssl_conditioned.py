@@ -23,6 +23,7 @@ from gen.encoders.loading import load_encoder
 from gen.engine import run
 from gen.guidance.classifier_free import classifier_free
 from gen.models.ssl_projection import SSLProjection
+from gen.store.loading import load_components
 from gen.store.saving import save_components
 from gen.training.autoencoder import load_autoencoder, vae_factor
 from gen.training.dataset import crop
@@ -42,6 +43,9 @@ class SSLConditionedConfig(DiffusionConfig, UNetConfig):
     tissue: TissueConfig
     autoencoder: Path = Field(description="Folder that `medphantom train autoencoder` wrote")
     encoder: str = Field(description="Self-supervised encoder: id or folder")
+    base_model: Path | None = Field(
+        None, description="Model of the same autoencoder and encoder to go on from"
+    )
     patch_size: int = Field(128, ge=32, description="Side of a patch in pixels")
     tile_size: int = Field(256, ge=32, description="Side of the tiles that patches are cut from")
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
@@ -77,14 +81,18 @@ class Batch:
 
 
 def build_networks(config: SSLConditionedConfig, device: torch.device) -> Networks:
-    """A new U-Net and projection around an autoencoder and an encoder, which stay as they are."""
+    """U-Net and projection, new or of `base_model`, around networks that stay as they are."""
     vae = load_autoencoder(config.autoencoder).requires_grad_(False)
     encoder = load_encoder(config.encoder, str(device))
-    size = config.patch_size // vae_factor(vae)
-    unet = build_unet(config, vae.config.latent_channels, size, config.cross_attention_dim)
-    empty = torch.zeros(1, vae.config.in_channels, config.patch_size, config.patch_size)
-    dim = encoder.embed(empty).shape[1]
-    projection = SSLProjection(dim, config.cross_attention_dim, config.num_tokens)
+    if config.base_model is not None:
+        base = load_components(config.base_model)
+        unet, projection = base["unet"].train(), base["projection"].train()
+    else:
+        size = config.patch_size // vae_factor(vae)
+        unet = build_unet(config, vae.config.latent_channels, size, config.cross_attention_dim)
+        empty = torch.zeros(1, vae.config.in_channels, config.patch_size, config.patch_size)
+        dim = encoder.embed(empty).shape[1]
+        projection = SSLProjection(dim, config.cross_attention_dim, config.num_tokens)
     for module in (vae, unet, projection):
         module.to(device)
     return Networks(vae, unet, projection, noise_schedule(config), encoder)

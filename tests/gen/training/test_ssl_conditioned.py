@@ -62,6 +62,16 @@ def test_the_finished_folder_loads_and_names_its_encoder(
     assert next((tmp_path / "samples").glob("*.png"))
 
 
+def test_training_goes_on_from_an_earlier_model(stained: Path, parts: Path, tmp_path: Path) -> None:
+    earlier = train_ssl_conditioned(config_of(stained, parts, tmp_path), lambda _: None)
+    config = config_of(stained, parts, tmp_path, base_model=earlier)
+    networks = build_networks(config, torch.device("cpu"))
+    for name, network in (("unet", networks.unet), ("projection", networks.projection)):
+        expected = load_components(earlier)[name].state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+        assert network.training
+
+
 def test_a_patch_is_its_own_condition(stained: Path, parts: Path, tmp_path: Path) -> None:
     networks = build_networks(config_of(stained, parts, tmp_path), torch.device("cpu"))
     patches = torch.rand(2, 3, 32, 32, generator=torch.manual_seed(0)) * 2 - 1
