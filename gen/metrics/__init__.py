@@ -10,6 +10,10 @@ diversity.py    how unlike each other the images of one group are
 spectrum.py     how much detail of each size they hold
 alignment.py    whether classifiers see what prompts asked for
 image_text.py   whether a model of images and texts does
-seams.py        edges where the windows of a large image met
+views.py        large pictures as they are measured: at one magnification, by bands and blocks
+crops.py        distances of their crops
+seams.py        edges where the windows of a large image met, and sharpness
+condition.py    whether each place shows what it was asked to
+structure.py, tile_copies.py, tile_planted.py  places that are copies of a training tile
 sensitivity.py  known harms, and which figure answers to them
 """
