@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gen.errors import InvalidInput
-from jobs import membership, reidentification
+from jobs import evaluate_large, membership, reidentification, variations
 from jobs.audit.command import (
     CACHE,
     AuditConfig,
@@ -37,8 +37,10 @@ commands = typer.Typer(
     no_args_is_help=True, help="Measure synthetic images against real ones, beside a real floor."
 )
 
+commands.command("large")(evaluate_large.command)
 commands.command("membership")(membership.membership)
 commands.command("reidentification")(reidentification.reidentification)
+commands.command("variations")(variations.variations)
 
 
 class Population(StrEnum):

@@ -70,8 +70,9 @@ def read_labelled_tiles(data: Path, pattern: str, label: str) -> LabelledTiles:
     left_out: dict[str, list[str]] = {}
     for row in rows:
         name, split = row[label], row.get("split") or ""
+        path = inside(table.parent, row["file"])
         try:
-            pixels = read_colour(inside(table.parent, row["file"])) if name else None
+            pixels = read_colour(path) if name else None
         except MedphantomError:
             left_out.setdefault("cannot be read", []).append(row["file"])
             continue

@@ -26,10 +26,10 @@ class TileClassifierConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     image_size: int = Field(128, ge=16, description="Side in pixels of what it sees")
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    num_steps: int = Field(400, ge=1)
+    widths: tuple[int, ...] = (8, 16, 32, 64)
+    num_steps: int = Field(300, ge=1)
     batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     num_warmup_steps: int = Field(20, ge=0)
     jitter: float = Field(0.15, ge=0, lt=1, description="Largest change of colours, if augmented")
