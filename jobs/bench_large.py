@@ -62,12 +62,13 @@ def run_bench(
     from PIL import Image
 
     from gen.data.slide import open_slide
+    from gen.engine import run
     from pipelines.large_image import LargeImagePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = LargeImagePipeline.from_pretrained(model).to(device)
     with open_slide(like) as slide:
-        field = pipeline.field_like(slide.read, slide.height, slide.width)
+        field = run(pipeline.field_like(slide.read, slide.height, slide.width), pipeline.networks)
         real = slide.read(0, 0, slide.height, slide.width)
     images: dict[str, list[NDArray[np.uint8]]] = {method: [] for method in METHODS}
     seconds: dict[str, list[float]] = {method: [] for method in METHODS}
@@ -113,13 +114,9 @@ class _Counted:
         import torch
 
         from gen.engine import run
+        from jobs.counted import counted
 
-        networks = self.pipeline.networks
-
-        def unet(*rows: Any) -> Any:
-            self.num_rows += len(rows[0])
-            return networks["unet"](*rows)
-
+        networks, rows = counted(self.pipeline.networks)
         bands: list[NDArray[np.uint8]] = []
         process = self.pipeline.process(
             field,
@@ -132,11 +129,8 @@ class _Counted:
             generator=torch.Generator().manual_seed(seed),
             on_windows=self.on_windows,
         )
-        run(
-            process,
-            {**networks, "unet": unet},
-            max_rows=16 if not torch.cuda.is_available() else 64,
-        )
+        run(process, networks, max_rows=16 if not torch.cuda.is_available() else 64)
+        self.num_rows += rows["unet"]
         return np.concatenate(bands)
 
 
@@ -151,7 +145,7 @@ def _features(pipeline: Any, images: "list[NDArray[np.uint8]]") -> "NDArray[np.f
     """Features (N, D) of crops of a patch, half a patch apart."""
     import numpy as np
 
-    from pipelines.large_image import reader
+    from pipelines.large_fields import reader
 
     side = pipeline.patch_size
     grids = [

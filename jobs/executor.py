@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.data.previews import preview_png
 from gen.engine import Engine, OnForward
 from gen.errors import InvalidInput, MedphantomError, ModelRefused
 from jobs.engine_loop import EngineLoop
@@ -166,7 +165,10 @@ class _Making:
     async def make(self) -> None:
         """Tell of the item's start, steps and end."""
         try:
-            process = self.task.process(self.model.pipeline, self.spec, self.item, self._on_step)
+            # in a thread: it may decode pictures
+            process = await asyncio.to_thread(
+                self.task.process, self.model.pipeline, self.spec, self.item, self._on_step
+            )
             self.tell(Started(self.index))
             future = self.executor.submit(self.work, process, self.model, self.work.exact)
             result = await asyncio.wrap_future(future)
@@ -219,7 +221,7 @@ class _Making:
         try:
             future = self.executor.submit(self.work, process, self.model)
             pixels = await asyncio.wrap_future(future)
-            png = await asyncio.to_thread(preview_png, pixels[0].float().mean(0).cpu().numpy())
+            png = await asyncio.to_thread(self.task.preview_png, pixels)
             self.tell(Preview(self.index, step, num_steps, png))
         except Exception:
             return  # the image itself is what matters

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import resource
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,12 +17,14 @@ from rich.console import Console
 
 from gen.errors import InvalidInput
 from jobs.bars import bars
+from jobs.large_record import large_record
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
     import torch
 
     from gen.data.provenance import Record
     from gen.embedding_field import EmbeddingField
+    from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
 
 PREVIEW_SIDE = 1024
@@ -85,7 +89,7 @@ def run_large(
         on_windows: told (windows drawn, of how many).
 
     Returns:
-        The line of the record, with `file` and `preview`.
+        The line of the record, with `file`, `preview` and `costs`.
     """
     import torch
 
@@ -94,6 +98,7 @@ def run_large(
     from gen.data.slide import thumbnail
     from gen.data.slide_writer import SlideWriter
     from gen.engine import run
+    from jobs.counted import counted
     from pipelines.large_image import LargeImagePipeline, check_size
 
     check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
@@ -103,7 +108,9 @@ def run_large(
         config.model, allow_download=config.allow_download
     ).to("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(config.seed)
-    field = find_field(pipeline, config, generator)
+    networks, rows = counted(pipeline.networks)
+    started = time.perf_counter()
+    field = run(find_field(pipeline, config, generator), networks)
     width, height = config.size or (field.size[1], field.size[0])
     record = record_of(pipeline, config, height, width)
     with SlideWriter(
@@ -127,10 +134,15 @@ def run_large(
             generator=generator,
             on_windows=on_windows,
         )
-        run(process, pipeline.networks, max_rows=64 if torch.cuda.is_available() else 16)
+        run(process, networks, max_rows=64 if torch.cuda.is_available() else 16)
     preview = stem_of(config.out).with_suffix(".png")
     thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
-    row = {"file": str(config.out), "preview": str(preview), **record.model_dump(mode="json")}
+    row = {
+        "file": str(config.out),
+        "preview": str(preview),
+        **record.model_dump(mode="json"),
+        **costs(rows["unet"], height, width, time.perf_counter() - started),
+    }
     if config.deep_zoom:
         description = stem_of(config.out).with_suffix(".dzi")
         write_deep_zoom(config.out, description)
@@ -138,55 +150,65 @@ def run_large(
     return row
 
 
+def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float]:
+    """What an image took, as programs compare it.
+
+    Args:
+        rows: that the U-Net answered; with guidance, a window of a step is two.
+        height, width: in pixels.
+        seconds: from the source's embeddings to the written file.
+    """
+    # Linux counts in KiB, and from the start of the process
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "network_calls": rows,
+        "network_calls_per_megapixel": rows / (height * width / 1e6),
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": round(memory, 1),
+    }
+
+
 def find_field(
     pipeline: "LargeImagePipeline", config: LargeConfig, generator: "torch.Generator"
-) -> "EmbeddingField":
-    """The field of embeddings that the source asks for."""
+) -> "Process[EmbeddingField]":
+    """The field of embeddings that the source asks for; a slide is read region by region."""
     from gen.data.slide import open_slide
-    from gen.engine import run
 
     if config.source is Source.LIKE:
         with open_slide(config.images[0]) as slide:
-            return pipeline.field_like(slide.read, slide.height, slide.width)
+            return (yield from pipeline.field_like(slide.read, slide.height, slide.width))
     width, height = config.size or (2048, 2048)
     if config.source is Source.TEXT:
-        process = pipeline.field_from_text(config.text, height, width, generator=generator)
-        return run(process, pipeline.networks)
+        words = pipeline.field_from_text(config.text, height, width, generator=generator)
+        return (yield from words)
     pictures = []
     for path in config.images:
         with open_slide(path) as slide:
             pictures.append(slide.read(0, 0, slide.height, slide.width))
-    return pipeline.field_varied(pictures, height, width, generator)
+    return (yield from pipeline.field_varied(pictures, height, width, generator))
 
 
 def record_of(
     pipeline: "LargeImagePipeline", config: LargeConfig, height: int, width: int
 ) -> "Record":
     """Where the image comes from."""
-    from gen.data.provenance import Record
-
-    digest = hashlib.sha256()
+    digests = []
     for path in config.images:
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return Record(
-        task="large_image",
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return large_record(
+        pipeline,
         model=config.model,
-        weight_sha256=pipeline.weight_sha256,
-        prompt=config.text,
+        source=config.source.value,
+        text=config.text,
+        source_digests=digests,
         seed=config.seed,
-        scheduler=type(pipeline.scheduler).__name__,
+        method=config.method.value,
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
+        microns_per_pixel=config.microns_per_pixel,
         height=height,
         width=width,
-        settings={
-            "source": config.source.value,
-            "method": config.method.value,
-            "microns_per_pixel": config.microns_per_pixel,
-            "encoder": pipeline.config.encoder,
-        },
-        source_sha256=digest.hexdigest() if config.images else None,
     )
 
 

@@ -27,7 +27,6 @@ from gen.encoders.loading import load_encoder
 from gen.encoders.windows import ReadPixels
 from gen.engine import run
 from gen.errors import InvalidInput
-from gen.grid_prior import draw_grid
 from gen.guidance.classifier_free import classifier_free
 from gen.known_region import Keep, KnownRegion, keep_known
 from gen.large_canvas import (
@@ -42,12 +41,16 @@ from gen.store.loading import load_components
 from gen.store.weight_files import read_object
 from gen.tiling import Layout, bell, overlapping, shifted
 from gen.types import Component, ModelCall, Process
+from pipelines.large_fields import field_from_text, field_like, field_varied
+from pipelines.large_previews import estimate_x0
 from pipelines.outputs import LargeImages, check_output_type, present
 
 Method = Literal["shift", "overlap"]
 """How windows lie: see `LargeImagePipeline.__call__`."""
 Write = Callable[[NDArray[np.uint8]], None]
 """A band of finished pixels (h, W, 3), from the top down."""
+OnDenoised = Callable[[Tensor, Tensor], None]
+"""(estimate of clean latents (N, C, s, s) of windows, their centres (N, 2) in cells, (y, x))."""
 
 NUM_INFERENCE_STEPS = 25
 GUIDANCE_SCALE = 2.0
@@ -138,6 +141,7 @@ class LargeImagePipeline(DiffusionPipeline):
         return {
             "projection": self.projection,
             "null": self.projection.null,
+            "embedder": lambda patches: self.embedder.embed(patches),
             "unet": lambda latents, timesteps, context: (
                 self.unet(latents, timesteps, context).sample
             ),
@@ -231,6 +235,7 @@ class LargeImagePipeline(DiffusionPipeline):
         known: KnownRegion | None = None,
         folder: Path | None = None,
         on_windows: OnWindows = lambda *_: None,
+        on_denoised: OnDenoised | None = None,
     ) -> Process[None]:
         """The algorithm of `__call__`, for an engine; finished bands of pixels go to `write`.
 
@@ -239,6 +244,7 @@ class LargeImagePipeline(DiffusionPipeline):
             microns_per_pixel, generator, scheduler, known, on_windows: see `__call__`.
             write: gets bands (h, W, 3) uint8 from the top down, after the last step.
             folder: for latents; None is the system's for temporary files.
+            on_denoised: told after each row of windows, before `on_windows`.
         """
         height = field.size[0] if height is None else height
         width = field.size[1] if width is None else width
@@ -259,7 +265,9 @@ class LargeImagePipeline(DiffusionPipeline):
                 draw_canvas_noise(
                     canvas, layouts[0].side, float(scheduler.init_noise_sigma), generator
                 )
-                predict = yield from self.guided(field, microns_per_pixel, guidance_scale)
+                predict = yield from self.guided(
+                    field, microns_per_pixel, guidance_scale, scheduler, on_denoised
+                )
                 keep = yield from self.keep(known, scheduler, generator)
                 yield from denoise_canvas(
                     canvas,
@@ -278,14 +286,12 @@ class LargeImagePipeline(DiffusionPipeline):
 
         return draw()
 
-    def field_like(self, read: ReadPixels, height: int, width: int) -> EmbeddingField:
-        """The field of a reference image of height x width pixels, read in parts.
+    def field_like(self, read: ReadPixels, height: int, width: int) -> Process[EmbeddingField]:
+        """The field of a reference image of height x width pixels, read in bands.
 
         `read` is given (top, left, height, width) in pixels and returns uint8 (height, width, 3).
         """
-        pitch = self.patch_size // 2
-        grid = self.embedder.embed_grid(read, height, width, pitch, self.patch_size)
-        return EmbeddingField(grid, (pitch, pitch), (height, width))
+        return field_like(read, height, width, self.patch_size)
 
     def field_varied(
         self,
@@ -293,19 +299,9 @@ class LargeImagePipeline(DiffusionPipeline):
         height: int,
         width: int,
         generator: torch.Generator | None = None,
-    ) -> EmbeddingField:
-        """A field that shows everywhere something of the images (h, w, 3): one or few, any size.
-
-        Embeddings of all their patches are strewn over the field, two patches apart.
-        """
-        if not images:
-            raise InvalidInput("images is empty, but at least one must be varied")
-        fields = [self.field_like(reader(image), *image.shape[:2]) for image in images]
-        pool = torch.cat([field.grid.flatten(0, 1) for field in fields])
-        pitch = 2 * self.patch_size
-        rows, columns = max(1, -(-height // pitch)), max(1, -(-width // pitch))
-        chosen = torch.randint(len(pool), (rows, columns), generator=generator)
-        return EmbeddingField(pool[chosen], (height / rows, width / columns), (height, width))
+    ) -> Process[EmbeddingField]:
+        """A field that shows everywhere something of the images (h, w, 3): one or few, any size."""
+        return field_varied(images, height, width, self.patch_size, generator)
 
     def field_from_text(
         self,
@@ -328,9 +324,6 @@ class LargeImagePipeline(DiffusionPipeline):
                 " reference image, or train one with `medphantom train embedding-prior`"
             )
         check_size(height, width)
-        pitch = self.config.prior_pitch
-        size = max(1, -(-height // pitch)), max(1, -(-width // pitch))
-        generator = generator or _unseeded()
         tokens = self.tokenizer(
             [prompt, ""],
             padding="max_length",
@@ -338,23 +331,18 @@ class LargeImagePipeline(DiffusionPipeline):
             truncation=True,
             return_tensors="pt",
         )
-        ids = tokens.input_ids.to(self.text_encoder.device)
-        states = yield ModelCall("text_encoder", (ids,))
-        states = states.to(self.prior.device, self.prior.dtype)
-        scheduler = fresh_scheduler(self.prior_scheduler, num_inference_steps)
-        with TemporaryDirectory(dir=folder) as place:
-            grid = yield from draw_grid(
-                states[:1],
-                states[1:],
-                size,
-                int(self.prior.config.sample_size),
-                int(self.prior.config.in_channels),
-                scheduler,
-                guidance_scale,
-                generator,
-                Path(place),
-            )
-        return EmbeddingField(grid, (pitch, pitch), (height, width))
+        return field_from_text(
+            tokens.input_ids.to(self.text_encoder.device),
+            height,
+            width,
+            self.prior,
+            self.config.prior_pitch,
+            self.prior_scheduler,
+            num_inference_steps,
+            guidance_scale,
+            generator or _unseeded(),
+            folder,
+        )
 
     def check_inputs(
         self, field: EmbeddingField, height: int, width: int, microns_per_pixel: float
@@ -392,7 +380,12 @@ class LargeImagePipeline(DiffusionPipeline):
         return shifted(*cells, side, shared, num_steps, generator), bell(side)
 
     def guided(
-        self, field: EmbeddingField, microns_per_pixel: float, guidance_scale: float
+        self,
+        field: EmbeddingField,
+        microns_per_pixel: float,
+        guidance_scale: float,
+        scheduler: Any,
+        on_denoised: OnDenoised | None = None,
     ) -> Process[PredictWindows]:
         """The U-Net under classifier-free guidance, its condition read off the field."""
         device, dtype = self.unet.device, self.unet.dtype
@@ -403,7 +396,10 @@ class LargeImagePipeline(DiffusionPipeline):
             embeddings = field.at(centres * self.vae_scale_factor).to(device, dtype)
             context = yield ModelCall("projection", (embeddings, scale.expand(len(embeddings))))
             guided = classifier_free(self._unet, context, null, guidance_scale)
-            return (yield from guided(latents, timestep))
+            output = yield from guided(latents, timestep)
+            if on_denoised is not None:
+                on_denoised(estimate_x0(latents, output, timestep, scheduler), centres)
+            return output
 
         return predict
 
@@ -478,8 +474,3 @@ def _unseeded() -> torch.Generator:
     generator = torch.Generator()
     generator.seed()
     return generator
-
-
-def reader(image: NDArray[np.uint8]) -> ReadPixels:
-    """Regions of an image (H, W, 3) in memory, as of a slide."""
-    return lambda top, left, height, width: image[top : top + height, left : left + width]

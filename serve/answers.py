@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from gen.errors import MedphantomError
+from jobs.sink import SUFFIXES
 from jobs.tasks.task import Made, Spec, Task
 from jobs.work import Done, Failed, News, Preview, Started, Step
 from serve.accept import preferred
@@ -59,7 +60,7 @@ async def answer_live(
 
 def file_response(made: Made, stem: str) -> Response:
     """One item's file; its record is inside, its seed in a header, too."""
-    suffix = "dcm" if made.media_type == "application/dicom" else "png"
+    suffix = SUFFIXES[made.media_type]
     headers = {
         "Content-Disposition": f'inline; filename="{stem}.{suffix}"',
         "X-Medphantom-Seed": str(made.record["seed"]),

@@ -5,6 +5,7 @@ from fastapi_offline import FastAPIOffline
 
 from gen.data.provenance import software
 from serve import errors
+from serve.body_caps import BodyCaps
 from serve.middleware import Porch
 from serve.routes import ROUTERS
 from serve.service import Service
@@ -24,5 +25,6 @@ def create_api(service: Service) -> FastAPI:
     errors.install(app, service.metrics)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(Porch, metrics=service.metrics, max_body_bytes=service.args.max_body_bytes)
+    caps = BodyCaps(service.doors, service.args.max_body_bytes, service.args.max_image_body_bytes)
+    app.add_middleware(Porch, metrics=service.metrics, caps=caps)
     return app

@@ -20,6 +20,7 @@ from gen.errors import (
     NotAllowed,
     NotFound,
 )
+from jobs.tasks import TASKS
 from serve.metrics import IngressMetrics
 
 
@@ -110,10 +111,12 @@ def _validation(error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]][1:]  # without "body", "query", ...
     # members of unions are named after their types, which callers never see
-    field = ".".join(part for part in place if "[" not in part and part not in _TYPES)
+    field = ".".join(part for part in place if "[" not in part and part not in _MEMBERS)
     where = f"{field}: " if field else ""
     rule = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":  # whose message repeats the input
+        rule = f"task must be one of {first['ctx']['expected_tags']}"
     return answer(422, "invalid_request_error", f"{where}{rule}", field or None)
 
 
-_TYPES = {"str", "int", "constrained-str", "constrained-int", "float"}
+_MEMBERS = {"str", "int", "constrained-str", "constrained-int", "float", *TASKS}

@@ -12,6 +12,7 @@ from jobs.worker import Worker
 from serve.logs import join_serve_logs
 from serve.ray_backend import RayBackend
 from serve.settings import AppArgs
+from serve.uploads import sweep, with_uploads
 
 log = logging.getLogger("medphantom.worker")
 
@@ -23,15 +24,17 @@ class JobWorker:
         self, args: AppArgs, sampler: DeploymentHandle
     ) -> None:
         join_serve_logs()
+        sink = Sink(args.results)
         worker = Worker(
             JobStore(args.store),
-            Sink(args.results),
-            RayBackend(sampler).run_once,
+            sink,
+            with_uploads(sink, RayBackend(sampler).run_once),
             name=f"worker-{uuid.uuid4().hex[:12]}",
             slots=args.job_slots,
             lease_s=args.lease_s,
         )
         self._task = asyncio.create_task(worker.run())
+        self._sweeping = asyncio.create_task(sweep(sink, args.result_ttl_hours * 3600))
 
     def check_health(self) -> None:
         """Raise if the work has ended, which it never does by itself."""
@@ -40,5 +43,6 @@ class JobWorker:
 
     async def __del__(self) -> None:
         """Give back what is under way."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._sweeping):
+            task.cancel()
+        await asyncio.gather(self._task, self._sweeping, return_exceptions=True)

@@ -13,8 +13,8 @@ MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
 
 
 def media_type_of(file: str) -> str:
-    """Of a file of the sink, by its suffix."""
-    return MEDIA_TYPES[PurePosixPath(file).suffix[1:]]
+    """Of a file of the sink, by its suffixes."""
+    return MEDIA_TYPES[PurePosixPath(file).name.partition(".")[2]]
 
 
 def image_link(service: Service, job: Job, item: Item) -> ImageLink | None:

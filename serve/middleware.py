@@ -7,11 +7,12 @@ from those who work for them.
 import logging
 import time
 
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import answer
+from gen.errors import NotAllowed
+from serve.body_caps import BodyCaps
+from serve.errors import answer, answer_of
 from serve.metrics import IngressMetrics
 
 log = logging.getLogger("medphantom.ingress")
@@ -26,10 +27,10 @@ HEADERS = [
 class Porch:
     """The outermost layer of the service."""
 
-    def __init__(self, app: ASGIApp, metrics: IngressMetrics, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: IngressMetrics, caps: BodyCaps) -> None:
         self._app = app
         self._metrics = metrics
-        self._max_bytes = max_body_bytes
+        self._caps = caps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -47,10 +48,8 @@ class Porch:
             await send(message)
 
         try:
-            if (refusal := self._refusal(scope)) is not None:
-                await refusal(scope, receive, send_marked)
-            else:
-                await self._app(scope, self._counted(receive), send_marked)
+            answer_now = await self._app_or_refusal(scope)
+            await answer_now(scope, receive, send_marked)
         except Exception as error:
             # the message of a foreign error may quote the request
             log.error("a request failed with %s", type(error).__name__)
@@ -63,25 +62,34 @@ class Porch:
             taken = 1000 * (time.monotonic() - started)
             log.info("%s %s %s %.0f ms", scope["method"], route, status or "gone", taken)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    async def _app_or_refusal(self, scope: Scope) -> ASGIApp:
+        """What answers a request, by its declared size."""
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit():
             return answer(400, "http_error", "Content-Length is no number")
-        return self._too_large() if int(declared) > self._max_bytes else None
+        try:
+            most = await self._caps.of(scope)
+        except NotAllowed as error:
+            return answer_of(error)
+        if int(declared) > most:
+            return answer(413, "too_large", _too_large(most))
+        return lambda scope, receive, send: self._app(scope, _counted(receive, most), send)
 
-    def _too_large(self) -> JSONResponse:
-        return answer(413, "too_large", f"the body may have at most {self._max_bytes} bytes")
 
-    def _counted(self, receive: Receive) -> Receive:
-        """The body's messages, cut off when they grow too large."""
-        seen = 0
+def _too_large(most: int) -> str:
+    return f"the body may have at most {most} bytes"
 
-        async def receive_counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
-                raise HTTPException(413, f"the body may have at most {self._max_bytes} bytes")
-            return message
 
-        return receive_counted
+def _counted(receive: Receive, most: int) -> Receive:
+    """The body's messages, cut off when they grow too large."""
+    seen = 0
+
+    async def receive_counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise HTTPException(413, _too_large(most))
+        return message
+
+    return receive_counted

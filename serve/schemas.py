@@ -47,7 +47,9 @@ class JobAnswer(BaseModel):
     id: str
     task: str
     status: State
-    spec: dict[str, Any] = Field(description="As it was resolved: no default is left open")
+    spec: dict[str, Any] = Field(
+        description="As it was resolved: no default is left open; pictures as their SHA-256"
+    )
     num_items: int
     num_succeeded: int
     num_failed: int

@@ -13,6 +13,7 @@ from jobs.keys import KeyStore
 from jobs.links import link_secret
 from jobs.sink import Sink
 from jobs.store import JobStore
+from jobs.tasks.served import choose_model
 from jobs.tasks.task import Spec, Task
 from jobs.work import Done, Failed, News, Work
 from jobs.worker import in_thread
@@ -83,7 +84,7 @@ class Service:
                 f"{len(items)} images are asked for, but an answer holds at most {MAX_LIVE_ITEMS}; "
                 "send Prefer: respond-async to make a job of it"
             )
-        spec = self.resolved(spec)
+        spec = self.resolved(task, spec)
         return Work(
             task.name, request_id, caller.owner, spec.model_dump(mode="json"), items, step_s=step_s
         )
@@ -92,18 +93,20 @@ class Service:
         self, caller: Caller, task: Task, spec: Spec, job_id: str | None = None
     ) -> tuple[Job, bool]:
         """A job, and whether it is new. Raises Conflict if the id is taken by another."""
-        spec = self.resolved(spec)
+        spec = self.resolved(task, spec)
+        light, uploads = task.detach(spec)
         job_id = job_id or new_id("job")
         work = task.work(spec)
         await self.doors.spend(caller, work)
         made = False
         try:
+            await self._keep(uploads)
             job, made = await in_thread(
                 self.store.create,
                 job_id,
                 task.name,
                 caller.owner,
-                spec.model_dump(mode="json"),
+                light,
                 task.items(spec, job_id),
                 self.args.result_ttl_hours * 3600,
             )
@@ -112,13 +115,18 @@ class Service:
                 await self.doors.refund(caller, work)
         return job, made
 
-    def resolved(self, spec: Spec) -> Spec:
-        """The spec with its model named. Raises InvalidInput for one that is not served."""
-        if spec.model is None:
-            return spec.model_copy(update={"model": self.args.models[0]})
-        if spec.model not in self.args.models:
-            raise InvalidInput(f"model must be one of {', '.join(self.args.models)}")
-        return spec
+    async def _keep(self, uploads: dict[str, bytes]) -> None:
+        """Put the files of a spec where the job's worker finds them."""
+        try:
+            for digest, data in uploads.items():
+                await in_thread(self.sink.put_upload, digest, data)
+        except OSError as error:
+            raise MedphantomError("the store of results is full or away; try later") from error
+
+    def resolved(self, task: Task, spec: Spec) -> Spec:
+        """The spec with its model named. Raises InvalidInput for one that does not fit."""
+        model = choose_model(task, self.args.models, spec.model)
+        return spec if spec.model else spec.model_copy(update={"model": model})
 
     @asynccontextmanager
     async def _admitted(self, caller: Caller, task: Task, spec: Spec) -> AsyncIterator[None]:

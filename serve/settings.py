@@ -16,7 +16,10 @@ class AppArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: tuple[str, ...] = Field(
-        ("cxr-mini",), min_length=1, description="Models callers may name; the first is warmed up"
+        ("cxr-mini",),
+        min_length=1,
+        description="Models callers may name; the first is warmed up, the first that fits a task "
+        "is what its requests get",
     )
     store: str = Field(
         default_factory=lambda: Settings().store_url,
@@ -55,7 +58,10 @@ class AppArgs(BaseModel):
     max_queued_requests: int = Field(64, ge=0, description="Requests that may wait beyond those")
     max_live_requests_per_key: int = Field(16, ge=1, description="Of one key, in one ingress")
     max_queued_requests_per_key: int = Field(32, ge=0, description="That wait beyond those")
-    max_body_bytes: int = Field(65536, ge=1024)
+    max_body_bytes: int = Field(65536, ge=1024, description="Of most requests")
+    max_image_body_bytes: int = Field(
+        24 * 2**20, ge=1024, description="Of those that may bring pictures, from known callers"
+    )
     job_slots: int = Field(8, ge=1, description="Items of jobs under way at once")
     lease_s: float = Field(
         30, gt=0, description="How long after a worker's death others take its items over"

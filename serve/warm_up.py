@@ -11,10 +11,10 @@ from jobs.model_pool import ModelPool
 from jobs.row_budget import RowBudget, measure_rows
 from jobs.store import JobStore
 from jobs.tasks import TASKS
+from jobs.tasks.served import fits
 from serve.settings import AppArgs
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-WARM_UP = {"prompt": "normal chest x-ray", "num_inference_steps": 2}
 
 
 def make_executor(
@@ -45,10 +45,11 @@ def find_rows(args: AppArgs, pool: ModelPool) -> RowBudget:
     It is kept with the jobs because their bits depend on it: a restart must not change them.
     Measuring also warms the model up.
     """
-    task, model = next(iter(TASKS.values())), args.models[0]
+    model = args.models[0]
+    task = next((each for each in TASKS.values() if fits(each, model)), TASKS["text-to-cxr"])
     loaded = pool.acquire(task, model)
     try:
-        spec = task.check({**WARM_UP, "model": model})
+        spec = task.check({**task.warm_up(), "model": model})
         process = task.process(loaded.pipeline, spec, task.items(spec, "")[0], lambda *_: None)
         store = JobStore(args.store)
         try:

@@ -2,11 +2,15 @@
 
 task.py         the shape: spec -> items -> processes -> files
 text_to_cxr.py  chest X-rays from sentences
+large_image.py  large images of tissue
+uploads.py      pictures inside a spec
+served.py       which models a task can use
 """
 
+from jobs.tasks.large_image import LargeImages
 from jobs.tasks.task import Task
 from jobs.tasks.text_to_cxr import TextToCXR
 
-TASKS: dict[str, Task] = {task.name: task for task in (TextToCXR(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (TextToCXR(), LargeImages())}
 
 __all__ = ["TASKS", "Task"]

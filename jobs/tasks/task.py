@@ -88,6 +88,25 @@ class Task(ABC):
     ) -> Made:
         """The file of what `process` returned; `settings` are put into its record."""
 
+    @abstractmethod
+    def warm_up(self) -> dict[str, Any]:
+        """A spec, as JSON, of little work that calls what every model of the task has."""
+
+    def preview_png(self, pixels: "Tensor") -> bytes:
+        """A small PNG of what `preview` returned; grey."""
+        from gen.data.previews import preview_png
+
+        return preview_png(pixels[0].float().mean(0).cpu().numpy())
+
+    def detach(self, spec: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """The spec as JSON, with digests for the files in it, and these files by their digests."""
+        return spec.model_dump(mode="json"), {}
+
+    def attach(self, spec: dict[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
+        """Undo `detach`; `read` gives the file of a digest."""
+        del read
+        return spec
+
     def check_one(self, spec: Any, media_type: str) -> None:
         """Raise InvalidInput unless the spec asks for a single file."""
         num_items = len(self.items(spec, ""))

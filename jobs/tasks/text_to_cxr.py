@@ -117,6 +117,10 @@ class TextToCXR(Task):
         pixels = (spec.height or 256) * (spec.width or 256)
         return rows * spec.num_inference_steps * pixels / 1e6
 
+    def warm_up(self) -> dict[str, Any]:
+        """An image of two steps."""
+        return {"prompt": "normal chest x-ray", "num_inference_steps": 2}
+
     def load(self, model: str, device: "torch.device", dtype: "torch.dtype") -> "TextToCXRPipeline":
         """The pipeline on its device; its weights are hashed now, not at the first request."""
         from pipelines.text_to_cxr import TextToCXRPipeline

@@ -7,9 +7,10 @@ const DEFAULT_RETRY_S = 5;
 
 /**
  * A view's form. Its controls carry the names of the spec's fields, and each has an element
- * NAME-error.
+ * ID-error.
  *
- * task: the job's task. read(): the spec as the form says it. onJob(job): gets what was made.
+ * task: the job's task. read(): the spec as the form says it, or a promise of it. onJob(job): gets
+ * what was made.
  */
 export class JobForm {
   #sending = false;
@@ -40,7 +41,7 @@ export class JobForm {
     this.stop.onclick = () => giveUp.abort();
     this.#busy(true);
     try {
-      this.onJob(await this.#create(this.read(), giveUp.signal));
+      this.onJob(await this.#create(await this.read(), giveUp.signal));
     } catch (error) {
       if (!giveUp.signal.aborted) this.#explain(error);
     } finally {
@@ -90,7 +91,7 @@ export class JobForm {
 
   /** The browser's own checks, shown where the service's are. */
   #check() {
-    const wrong = [...this.form.elements].filter((each) => each.name && !each.validity.valid);
+    const wrong = [...this.form.elements].filter((each) => each.name && !each.disabled && !each.validity.valid);
     for (const each of wrong) this.#mark(each, each.validity.patternMismatch ? each.title : each.validationMessage);
     this.#reveal(wrong[0]);
     return wrong.length === 0;
@@ -112,7 +113,7 @@ export class JobForm {
   }
 
   #mark(control, message) {
-    const place = document.getElementById(`${control.name}-error`);
+    const place = document.getElementById(`${control.id}-error`);
     if (!place) return;
     say(place, message);
     if (message) control.setAttribute("aria-invalid", "true");

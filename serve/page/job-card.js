@@ -162,7 +162,7 @@ export class JobCard {
     const kept = el("span", {}, `kept until ${moment(this.job.expires_at)}`);
     this.root = el(
       "article",
-      { class: "job panel", "aria-labelledby": id, "data-job": this.job.id },
+      { class: "job panel", "aria-labelledby": id, "data-job": this.job.id, "data-task": this.job.task },
       el(
         "header",
         {},

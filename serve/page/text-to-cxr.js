@@ -3,6 +3,7 @@
 import { whole } from "./api.js";
 import { announce, el, say } from "./dom.js";
 import { JobForm } from "./form.js";
+import { choose, fillModels } from "./models.js";
 
 const EXAMPLES = [
   "Normal chest X-ray of a young child",
@@ -16,9 +17,11 @@ const TASKS = ["text-to-cxr", "text-to-image"];
 export class TextToCXR {
   task = "text-to-cxr";
   noun = "chest X-ray";
+  unit = "step"; // of which progress counts
 
-  constructor(api, onJob) {
+  constructor(api, onJob, tabs) {
     this.api = api;
+    this.tabs = tabs;
     this.form = document.getElementById("text-to-cxr");
     this.fields = this.form.elements;
     new JobForm(this.form, { api, task: this.task, read: () => this.read(), onJob });
@@ -30,10 +33,7 @@ export class TextToCXR {
   async load() {
     const { data } = await this.api.json("/v1/models");
     this.models = data.filter((model) => !model.task || TASKS.includes(model.task));
-    if (this.models.length === 0) return;
-    const chosen = this.fields.model.value;
-    this.fields.model.replaceChildren(...this.models.map(({ id }) => el("option", { value: id }, id)));
-    if (chosen) this.#choose("model", chosen);
+    fillModels(this.fields.model, this.models);
     this.#describeModel();
   }
 
@@ -66,10 +66,11 @@ export class TextToCXR {
       this.fields[name].value = settings[name] ?? this.fields[name].defaultValue;
     }
     this.fields.n.value = Array.isArray(settings.seed) ? 1 : (settings.n ?? 1);
-    this.#choose("scheduler", settings.scheduler);
-    this.#choose("model", settings.model);
+    choose(this.fields.scheduler, settings.scheduler);
+    choose(this.fields.model, settings.model);
     this.#describeModel();
     this.form.querySelector("details").open = true;
+    this.tabs.show(this.task);
     this.form.scrollIntoView({ block: "start" });
     this.fields.prompt.focus();
     announce("The form has these settings now");
@@ -94,14 +95,6 @@ export class TextToCXR {
       this.fields.prompt.focus();
     };
     return el("button", { type: "button", class: "example", onclick: use }, text);
-  }
-
-  /** Chooses an option, which is added if the service no longer lists it. */
-  #choose(name, value) {
-    if (!value) return;
-    const list = this.fields[name];
-    if (![...list.options].some((option) => option.value === value)) list.append(el("option", { value }, value));
-    list.value = value;
   }
 
   #describeModel() {

@@ -28,7 +28,7 @@ export class Tile {
     say(this.reason, status === "failed" ? (item.error ?? "failed") : status === "cancelled" ? "cancelled" : null);
     this.bar.hidden = status !== "running";
     this.bar.value = steps ? done / steps : 0;
-    this.caption.textContent = caption(item, done, steps);
+    this.caption.textContent = caption(item, done, steps, this.card.view?.unit ?? "step");
   }
 
   #picture(source, item) {
@@ -49,13 +49,18 @@ export class Tile {
   }
 }
 
-function caption(item, done, steps) {
-  if (item.status === "running") return steps ? `step ${done ?? 0} of ${steps}` : "starting";
+function caption(item, done, steps, unit) {
+  if (item.status === "running") return steps ? `${unit} ${done ?? 0} of ${steps}` : "starting";
   if (item.status === "succeeded") return `seed ${item.seed}`;
   return { queued: "in the queue", failed: "failed", cancelled: "" }[item.status] ?? "";
 }
 
-/** A link a browser can show; DICOM it cannot. */
+export function isSlide(image) {
+  return image.media_type === "image/tiff";
+}
+
+/** A link a browser can show; DICOM it cannot, and of a slide a small picture is enough. */
 export function pictureUrl(image) {
+  if (isSlide(image)) return `${image.url}&format=preview`;
   return image.media_type.startsWith("image/") ? image.url : `${image.url}&format=png`;
 }

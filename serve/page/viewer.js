@@ -2,7 +2,8 @@
 
 import { stringify } from "./api.js";
 import { el, plural } from "./dom.js";
-import { pictureUrl } from "./tile.js";
+import { Slide } from "./slide.js";
+import { isSlide, pictureUrl } from "./tile.js";
 
 const LABELS = {
   prompt: "Prompt",
@@ -29,7 +30,8 @@ export class Viewer {
     this.title = find("h2");
     this.list = find("dl");
     this.said = find(".said");
-    this.links = { png: find(".png"), dicom: find(".dicom") };
+    this.slide = new Slide(find(".slide"));
+    this.links = { png: find(".png"), dicom: find(".dicom"), tiff: find(".tiff") };
     this.turns = { "-1": find(".previous"), 1: find(".next") };
     this.reuse = find(".reuse");
     this.copy = find(".copy");
@@ -41,13 +43,17 @@ export class Viewer {
     this.copy.addEventListener("click", () => this.#copy());
     for (const link of Object.values(this.links)) link.addEventListener("click", (event) => this.#download(event, link));
     dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
-    dialog.addEventListener("keydown", ({ key }) => this.#turn({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0));
+    dialog.addEventListener("close", () => this.slide.close());
+    dialog.addEventListener("keydown", ({ key, target }) => {
+      const panning = target.closest(".slide") !== null;
+      if (!panning) this.#turn({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0);
+    });
   }
 
   async open(card, index) {
     this.card = card;
+    this.dialog.showModal(); // first: a slide is laid out in the room it has
     this.#show(index);
-    this.dialog.showModal();
     if (this.item.record && !this.#ending) return;
     await card.refresh().catch(() => {});
     if (this.card === card && this.index === index) this.#show(index);
@@ -67,12 +73,13 @@ export class Viewer {
     const { image, record, seed } = this.item;
     const { job, view } = this.card;
     this.title.textContent = `Image ${index + 1} of ${job.num_items}`;
-    this.picture.src = pictureUrl(image);
-    this.picture.alt = `Synthetic ${view?.noun ?? "image"}${record?.prompt ? `: ${record.prompt}` : ""}`;
     this.said.textContent = "";
-    for (const [format, ending] of [["png", "png"], ["dicom", "dcm"]]) {
-      this.links[format].href = `${image.url}&format=${format}`;
+    this.#showPicture(image, `Synthetic ${view?.noun ?? "image"}${record?.prompt ? `: ${record.prompt}` : ""}`);
+    const ways = { png: "&format=png", dicom: "&format=dicom", tiff: "" };
+    for (const [format, ending] of [["png", "png"], ["dicom", "dcm"], ["tiff", "ome.tif"]]) {
+      this.links[format].href = image.url + ways[format];
       this.links[format].download = `${job.id}-${index}.${ending}`; // as the service itself names it
+      this.links[format].hidden = isSlide(image) !== (format === "tiff");
     }
     this.list.replaceChildren(...rows(record ?? { seed }, image));
     this.reuse.hidden = !view;
@@ -81,6 +88,18 @@ export class Viewer {
       const last = this.#neighbour(Number(way)) === null;
       if (last && document.activeElement === button) this.close.focus(); // or no key would be heard
       button.disabled = last;
+    }
+  }
+
+  #showPicture(image, about) {
+    const slide = isSlide(image);
+    this.picture.hidden = slide;
+    if (slide) {
+      this.slide.open(image, about).catch((error) => (this.said.textContent = error.message));
+    } else {
+      this.slide.close();
+      this.picture.src = pictureUrl(image);
+      this.picture.alt = about;
     }
   }
 

@@ -1,9 +1,11 @@
 """One file a group of routes; a new task is a new file here and one in `jobs/tasks`.
 
 text_to_cxr.py         POST /v1/text-to-cxr
+large_images.py        POST /v1/large-images
 jobs.py                /v1/jobs: create, look, list, cancel
 job_events.py          /v1/jobs/{id}/events
 results.py             /v1/results: files by signed links
+tiles.py               /v1/results/.../tiles: slides for viewers
 images_generations.py  POST /v1/images/generations, OpenAI's images API
 models.py              GET /v1/models
 health.py              /health/live, /health/ready, /metrics
@@ -15,17 +17,21 @@ from serve.routes import (
     images_generations,
     job_events,
     jobs,
+    large_images,
     models,
     page,
     results,
     text_to_cxr,
+    tiles,
 )
 
 ROUTERS = (
     text_to_cxr.router,
+    large_images.router,
     jobs.router,
     job_events.router,
     results.router,
+    tiles.router,
     images_generations.router,
     models.router,
     health.router,

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from gen.errors import InvalidInput, MedphantomError
 from jobs.tasks import TASKS
+from jobs.tasks.served import choose_model
 from jobs.tasks.text_to_cxr import TextToCXRSpec
 from jobs.work import Done, Failed, News, Preview
 from serve.answers import STEP_S
@@ -67,7 +68,7 @@ async def images_generations(
 ) -> Response:
     """Make images as OpenAI's client asks for them, partial images included."""
     task = TASKS["text-to-cxr"]
-    spec = to_spec(body, service.args.models[0])
+    spec = to_spec(body, choose_model(task, service.args.models, body.model))
     if not body.stream:
         _, ends = await service.make(caller, task, spec)
         data = [_image(end) for end in ends if isinstance(end, Done)]
@@ -79,13 +80,13 @@ async def images_generations(
     return EventSourceResponse(_events(news, spec, body.partial_images or 0))
 
 
-def to_spec(body: ImagesRequest, default_model: str) -> TextToCXRSpec:
+def to_spec(body: ImagesRequest, model: str) -> TextToCXRSpec:
     """The request in our own words."""
     size = body.size or "auto"
     width, height = (None, None) if size == "auto" else map(int, size.split("x"))
     fields = {
         "prompt": body.prompt,
-        "model": body.model or default_model,
+        "model": model,
         "n": body.n or 1,
         "num_inference_steps": STEPS.get(body.quality or "auto", DEFAULT_STEPS),
         "previews": bool(body.stream and body.partial_images),

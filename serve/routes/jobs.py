@@ -35,6 +35,14 @@ async def job_of(service: Service, caller: Caller, job_id: str) -> Job:
     return await in_thread(service.store.get, job_id, caller.owner)
 
 
+def id_of(caller: Caller, idempotency_key: str | None) -> str | None:
+    """The id that a caller's key always gives; None, for a new one, if there is no key."""
+    if idempotency_key is None:
+        return None
+    text = f"{caller.owner}/{idempotency_key}".encode()
+    return f"job-{hashlib.sha256(text).hexdigest()[:32]}"
+
+
 @router.post("", status_code=201)
 async def create_job(
     body: JobRequest,
@@ -47,10 +55,7 @@ async def create_job(
 
     With an Idempotency-Key the same request may be sent again and makes one job.
     """
-    job_id = None
-    if idempotency_key is not None:
-        text = f"{caller.owner}/{idempotency_key}".encode()
-        job_id = f"job-{hashlib.sha256(text).hexdigest()[:32]}"
+    job_id = id_of(caller, idempotency_key)
     job, _ = await service.create_job(caller, TASKS[body.task], body.spec, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_json(job)

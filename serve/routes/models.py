@@ -5,6 +5,7 @@ from functools import lru_cache
 from fastapi import APIRouter
 
 from gen.store.catalogue import resolve
+from jobs.tasks.served import task_of
 from jobs.worker import in_thread
 from serve.auth import Generating
 from serve.errors import RESPONSES
@@ -30,7 +31,7 @@ def _describe(model: str) -> ModelAnswer:
     card = resolved.card
     return ModelAnswer(
         id=model,
-        task=card.task if card else None,
+        task=task_of(model),
         modality=card.modality if card else None,
         image_size=card.image_size if card else None,
         licence=card.licence if card else None,

@@ -41,7 +41,7 @@ CONVERT = {
     "/{job_id}/{index}",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}, "application/dicom": {}}},
+        200: {"content": {"image/png": {}, "application/dicom": {}, "image/tiff": {}}},
         404: {"description": "There is no such result, or no longer"},
     },
 )

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,35 @@ def test_a_store_that_is_away_is_an_os_error_to_writers_and_an_answer_to_readers
             sink.put("job", 0, DATA, PNG)
         with pytest.raises(MedphantomError, match="try again later"):
             sink.get("job/000000-0.png", "0" * 64)
+
+
+def test_an_upload_is_kept_by_its_hash_until_it_is_old(sink: Sink) -> None:
+    digest = hashlib.sha256(DATA).hexdigest()
+    assert sink.sweep_uploads(0, time.time()) == 0  # before there was any
+    sink.put_upload(digest, DATA)
+    sink.put_upload(digest, DATA)
+    assert sink.get_upload(digest) == DATA
+    now = time.time()
+    assert sink.sweep_uploads(3600, now) == 0
+    assert sink.sweep_uploads(3600, now + 3500) == 0
+    assert sink.get_upload(digest) == DATA
+    assert sink.sweep_uploads(3600, now + 3700) == 1
+    with pytest.raises(MedphantomError, match="gone"):
+        sink.get_upload(digest)
+
+
+def test_uploads_are_not_in_the_way_of_any_job(sink: Sink) -> None:
+    kept = sink.put("uploads", 0, DATA, PNG)
+    sink.put_upload("ab" * 32, DATA)
+    assert sink.sweep_uploads(0, time.time() + 3600) == 1
+    assert sink.get(kept.file, kept.sha256) == DATA
+
+
+def test_parts_of_a_slide_are_read_without_the_rest(sink: Sink) -> None:
+    kept = sink.put("job-1", 0, DATA, "image/tiff")
+    assert kept.file.endswith(".ome.tif")
+    with sink.open(kept.file) as stream:
+        stream.seek(1000)
+        assert stream.read(10) == DATA[1000:1010]
+    with pytest.raises(MedphantomError, match="gone"), sink.open("job-1/none.ome.tif"):
+        pass

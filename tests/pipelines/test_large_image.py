@@ -16,7 +16,7 @@ from gen.engine import Engine, run
 from gen.errors import InvalidInput, ModelRefused
 from gen.known_region import KnownRegion
 from gen.tiling import bell
-from pipelines.large_image import LargeImagePipeline, reader
+from pipelines.large_image import LargeImagePipeline
 from pipelines.large_presets import graikos_2024
 
 DIM, PATCH = 8, 32
@@ -204,52 +204,6 @@ def test_what_is_in_memory_does_not_grow_with_the_height(
         return largest
 
     assert most(1024) == most(128)
-
-
-def test_a_reference_gives_a_field_of_its_layout(pipeline: LargeImagePipeline) -> None:
-    pixels = np.full((100, 170, 3), 240, np.uint8)
-    pixels[64:, :64] = (90, 40, 120)
-    field = pipeline.field_like(reader(pixels), 100, 170)
-    assert field.grid.shape == (7, 11, DIM)
-    assert field.size == (100, 170)
-    differs = (field.grid - field.grid[0, -1]).norm(dim=-1) > 0.05
-    assert differs[5, 1]
-    assert not differs[:2, 6:].any()
-
-
-def test_varied_images_lend_their_embeddings_and_no_others(pipeline: LargeImagePipeline) -> None:
-    pictures = [np.full((PATCH, PATCH, 3), level, np.uint8) for level in (30, 220)]
-    field = pipeline.field_varied(pictures, 200, 300, seeded())
-    own = [pipeline.field_like(reader(p), PATCH, PATCH).grid.flatten(0, 1) for p in pictures]
-    distances = torch.cdist(field.grid.flatten(0, 1), torch.cat(own))
-    assert field.size == (200, 300)
-    assert distances.min(dim=1).values.max() < 1e-3
-    with pytest.raises(InvalidInput, match="images is empty"):
-        pipeline.field_varied([], 10, 10)
-
-
-@pytest.mark.parametrize("size", [(40, 50), (200, 120)])
-def test_words_become_a_field_of_any_size(
-    pipeline: LargeImagePipeline, size: tuple[int, int]
-) -> None:
-    def draw(words: str, seed: int) -> Tensor:
-        process = pipeline.field_from_text(words, *size, 3, generator=seeded(seed))
-        field = run(process, pipeline.networks)
-        assert field.size == size
-        return field.grid
-
-    grid = draw("tumour", 1)
-    assert grid.shape == (-(-size[0] // 16), -(-size[1] // 16), DIM)
-    assert torch.allclose(grid.norm(dim=-1), torch.ones(grid.shape[:2]), atol=1e-5)
-    assert torch.equal(grid, draw("tumour", 1))
-    assert not torch.allclose(grid, draw("stroma", 1), atol=1e-4)
-
-
-def test_without_a_prior_words_are_refused(tiny_large_model: Path) -> None:
-    bare = LargeImagePipeline.from_pretrained(tiny_large_model)
-    bare.prior = None
-    with pytest.raises(InvalidInput, match="has no prior"):
-        run(bare.field_from_text("stroma", 64, 64), bare.networks)
 
 
 def test_a_known_region_stays_and_the_rest_grows(pipeline: LargeImagePipeline) -> None:

@@ -48,6 +48,23 @@ DEFAULTS = {
 }
 
 
+LARGE_DEFAULTS = {
+    "like": None,
+    "variation": None,
+    "text": None,
+    "width": 2048,
+    "height": 2048,
+    "method": "shift",
+    "num_inference_steps": 25,
+    "guidance_scale": 2.0,
+    "microns_per_pixel": 0.5,
+    "seed": None,
+    "model": "histo-tiny",
+    "previews": False,
+}
+TILE = 256
+
+
 class Refused(Exception):
     """An answer that is no success."""
 
@@ -77,9 +94,26 @@ def dicom(seed: int) -> bytes:
     return b"\0" * 128 + b"DICM" + png(seed)
 
 
-CODECS = {"png": png, "dicom": dicom}
-SUFFIXES = {"png": "png", "dicom": "dcm"}
-MEDIA_TYPES = {"png": "image/png", "dicom": "application/dicom"}
+def tile(seed: int) -> bytes:
+    """A JPEG of one colour."""
+    stream = io.BytesIO()
+    Image.new("RGB", (TILE, TILE), (200, seed % 256, 180)).save(stream, "jpeg")
+    return stream.getvalue()
+
+
+def tiff(seed: int) -> bytes:
+    """What a reader of files takes for a TIFF."""
+    return b"II*\0" + png(seed)
+
+
+CODECS = {"png": png, "dicom": dicom, "preview": png, "tiff": tiff}
+SUFFIXES = {"png": "png", "dicom": "dcm", "preview": "png", "tiff": "ome.tif"}
+MEDIA_TYPES = {
+    "png": "image/png",
+    "dicom": "application/dicom",
+    "preview": "image/png",
+    "tiff": "image/tiff",
+}
 
 
 def frame(seq: int, kind: str, data: dict[str, Any]) -> bytes:
@@ -98,6 +132,7 @@ class Job:
     id: str
     spec: dict[str, Any]
     items: list[dict[str, Any]]
+    task: str = "text-to-cxr"
     status: str = "queued"
     created_at: float = field(default_factory=time.time)
     started_at: float | None = None
@@ -116,7 +151,7 @@ class Job:
         here = f"/v1/jobs/{self.id}"
         return {
             "id": self.id,
-            "task": "text-to-cxr",
+            "task": self.task,
             "status": self.status,
             "spec": self.spec,
             "num_items": len(self.items),
@@ -154,6 +189,8 @@ class FakeService:
     link_s: float = 3600
     jobs: dict[str, Job] = field(default_factory=dict)
     resumed_at: list[int] = field(default_factory=list)
+    sent: dict[str, Any] = field(default_factory=dict)
+    tiles: list[tuple[int, int, int]] = field(default_factory=list)
     url: str = ""
     _released: threading.Event = field(default_factory=threading.Event)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
@@ -165,6 +202,19 @@ class FakeService:
     def release(self) -> None:
         """Let jobs go past `hold_at`."""
         self._released.set()
+
+    def create_large(self, spec: dict[str, Any]) -> Job:
+        """Make a job of one large image, but do not start it; `sent` keeps its pictures."""
+        unknown = sorted(set(spec) - set(LARGE_DEFAULTS))
+        if unknown:
+            raise Refused(422, f"{unknown[0]} is no field of a spec", unknown[0])
+        self.sent = spec
+        spec = {**LARGE_DEFAULTS, **spec, "format": "tiff"}
+        for name in ("like", "variation"):
+            if spec[name] is not None:
+                spec[name] = {"sha256": "cd" * 32, "bytes": len(spec[name])}
+        seed = 5 if spec["seed"] is None else spec["seed"]
+        return self._add(spec, [self._item(spec, 0, seed)], "large-images")
 
     def create(self, spec: dict[str, Any]) -> Job:
         """Make a job as a POST would, but do not start it."""
@@ -179,7 +229,10 @@ class FakeService:
         prompts = [spec["prompt"]] if isinstance(spec["prompt"], str) else spec["prompt"]
         first = LARGEST_SEED - 100 if spec["seed"] is None else spec["seed"]
         items = [self._item(spec, i, first + i) for i in range(len(prompts) * spec["n"])]
-        job = Job(f"job-{len(self.jobs)}", spec, items)
+        return self._add(spec, items, "text-to-cxr")
+
+    def _add(self, spec: dict[str, Any], items: list[dict[str, Any]], task: str) -> Job:
+        job = Job(f"job-{len(self.jobs)}", spec, items, task)
         job.events.append(("queued", {"num_items": len(items)}))
         self.jobs[job.id] = job
         return job
@@ -239,6 +292,8 @@ class FakeService:
         job.events.append(("item", {**shown, "image": self.shown(job, item)["image"]}))
 
     def _record(self, job: Job, item: dict[str, Any]) -> dict[str, Any]:
+        if job.task == "large-images":
+            return self._large_record(job, item)
         same = ("negative_prompt", "scheduler", "num_inference_steps", "guidance_scale", "model")
         prompts = (
             [job.spec["prompt"]] if isinstance(job.spec["prompt"], str) else job.spec["prompt"]
@@ -253,6 +308,19 @@ class FakeService:
             "weight_sha256": "ab" * 32,
             "settings": {"device": "cpu"},
             "software": "medphantom 0.1.0",
+            "synthetic": True,
+        }
+
+    def _large_record(self, job: Job, item: dict[str, Any]) -> dict[str, Any]:
+        same = ("num_inference_steps", "guidance_scale", "model", "width", "height")
+        source = next(name for name in ("like", "variation", "text") if job.spec[name])
+        settings = {"source": source, "method": job.spec["method"], "microns_per_pixel": 0.5}
+        return {
+            "task": "large_image",
+            **{key: job.spec[key] for key in same},
+            "prompt": job.spec["text"] or "",
+            "seed": item["seed"],
+            "settings": settings,
             "synthetic": True,
         }
 
@@ -316,7 +384,7 @@ def create_app(service: FakeService) -> FastAPI:
     async def index() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    @app.get("/page/{name}")
+    @app.get("/page/{name:path}")
     async def asset(name: str) -> FileResponse:
         return FileResponse(PAGE / name)
 
@@ -324,13 +392,15 @@ def create_app(service: FakeService) -> FastAPI:
     async def models() -> dict[str, Any]:
         mini = {"id": "cxr-mini", "task": "text-to-image", "image_size": 256}
         encoder = {"id": "cxr-encoder-mini", "task": "encoder", "image_size": 128}
-        return {"data": [{**each, "licence": "Apache-2.0"} for each in (encoder, mini)]}
+        tissue = {"id": "histo-tiny", "task": "embedding-to-image", "image_size": 128}
+        return {"data": [{**each, "licence": "Apache-2.0"} for each in (encoder, mini, tissue)]}
 
     @app.post("/v1/jobs", status_code=201)
     async def post(body: dict[str, Any]) -> dict[str, Any]:
         if service.retry_after:
             raise Refused(429, "the queue is full", retry_after=service.retry_after.pop(0))
-        job = service.create(body["spec"])
+        large = body["task"] == "large-images"
+        job = (service.create_large if large else service.create)(body["spec"])
         service.start(job)
         return job.to_json()
 
@@ -368,6 +438,23 @@ def create_app(service: FakeService) -> FastAPI:
         service.resumed_at.append(after)
         stream = service.stream(job_of(job_id), after)
         return StreamingResponse(stream, media_type="text/event-stream")
+
+    @app.get("/v1/results/{job_id}/{index}/tiles")
+    async def slide(job_id: str) -> dict[str, Any]:
+        spec = job_of(job_id).spec
+        width, height, levels = spec["width"], spec["height"], []
+        while not levels or max(levels[-1]["width"], levels[-1]["height"]) > TILE:
+            scale = 2 ** len(levels)
+            size = {"width": -(-width // scale), "height": -(-height // scale)}
+            tiles = {"columns": -(-size["width"] // TILE), "rows": -(-size["height"] // TILE)}
+            levels.append({**size, **tiles})
+        here = {"width": width, "height": height, "tile": TILE, "microns_per_pixel": 0.5}
+        return {**here, "levels": levels}
+
+    @app.get("/v1/results/{job_id}/{index}/tiles/{level}/{column}/{row}")
+    async def one_tile(level: int, column: int, row: int) -> Response:
+        service.tiles.append((level, column, row))
+        return Response(tile(40 * level), media_type="image/jpeg")
 
     @app.get("/v1/results/{job_id}/{index}")
     async def result(job_id: str, index: int, kind: Format = None) -> Response:

@@ -20,7 +20,9 @@ CANARY = "canary" + "-7f3a"  # put together here, so that no source line in a lo
 BODY = {"prompt": CANARY, "num_inference_steps": 2, "seed": 7}
 COST = 2 * 2 * 256 * 256 / 1e6  # guidance doubles the rows
 JOB = {"task": "text-to-cxr", "spec": BODY}
-PUBLIC = {"/health/live", "/health/ready", "/v1/results/{job_id}/{index}"}
+RESULT = "/v1/results/{job_id}/{index}"
+TILES = {f"{RESULT}/tiles", f"{RESULT}/tiles/{{level}}/{{column}}/{{row}}"}
+PUBLIC = {"/health/live", "/health/ready", RESULT, *TILES}
 NOW = 7200.0 + 1800  # half past two
 
 NewKey = Callable[..., tuple[Key, httpx.Client]]

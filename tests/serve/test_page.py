@@ -1,5 +1,6 @@
 """The page in a real browser, against a service that keeps the contract: what readers can do."""
 
+import base64
 import hashlib
 import json
 import re
@@ -50,7 +51,7 @@ class Visit:
 
     def open(self) -> Page:
         self.page.goto(self.service.url)
-        expect(self.page.get_by_label("Model")).to_have_value("cxr-mini")
+        expect(self.form.get_by_label("Model")).to_have_value("cxr-mini")
         return self.page
 
     def hear(self, said: ConsoleMessage) -> None:
@@ -58,9 +59,13 @@ class Visit:
             self.problems.append(said.text)
 
     def generate(self, sentence: str = SENTENCE, n: int = 2) -> None:
-        self.page.get_by_label("Describe a chest X-ray").fill(sentence)
-        self.page.get_by_label("Number of images").fill(str(n))
+        self.form.get_by_label("Describe a chest X-ray").fill(sentence)
+        self.form.get_by_label("Number of images").fill(str(n))
         self.page.get_by_role("button", name="Generate").click()
+
+    @property
+    def form(self) -> Any:
+        return self.page.locator("#text-to-cxr")
 
     @property
     def jobs(self) -> Any:
@@ -146,6 +151,116 @@ def finished_job(service: FakeService, **spec: Any) -> str:
     return job.id
 
 
+def open_tissue(visit: Visit) -> Any:
+    """The form of large images."""
+    visit.open()
+    visit.page.get_by_role("tab", name="Large tissue").click()
+    form = visit.page.get_by_role("form", name="Large images of tissue")
+    expect(form.get_by_label("Describe the tissue")).to_be_visible()
+    return form
+
+
+def test_words_become_a_large_image_to_move_about_in(visit: Visit) -> None:
+    visit.service.hold_at = 10
+    form = open_tissue(visit)
+    page = visit.page
+    form.get_by_role("button", name="stroma").click()
+    form.get_by_role("button", name="1024 \u00d7 1024").click()
+    form.get_by_label("Height").fill("700")
+    form.get_by_role("button", name="Draw").click()
+    expect(page.get_by_text("window 9 of 25")).to_be_visible()
+    preview = page.get_by_role("img", name="Preview of image 1")
+    expect(preview).to_have_attribute("src", re.compile("^data:image/png;base64,"))
+    visit.service.release()
+    expect(visit.status).to_have_text("Finished")
+    assert (visit.service.sent["text"], visit.service.sent["model"]) == ("stroma", "histo-tiny")
+    assert (visit.service.sent["width"], visit.service.sent["height"]) == (1024, 700)
+    assert not {"like", "variation", "seed"} & set(visit.service.sent)
+
+    page.get_by_role("button", name="Synthetic image of tissue 1: stroma").click()
+    dialog = page.get_by_role("dialog", name="Image 1 of 1")
+    expect(dialog.get_by_role("img", name="Synthetic image of tissue: stroma")).to_be_visible()
+    wait_until(page, lambda: any(level for level, _, _ in visit.service.tiles))
+    dialog.get_by_role("button", name="One pixel a pixel").click()
+    expect(dialog.get_by_text("100 %, 0.50 \u00b5m a pixel")).to_be_visible()
+    wait_until(page, lambda: any(level == 0 for level, _, _ in visit.service.tiles))
+    assert all(0 <= column < 4 and 0 <= row < 3 for _, column, row in visit.service.tiles)
+    expect(dialog.get_by_role("link", name="Download PNG")).to_be_hidden()
+    with page.expect_download() as download:
+        dialog.get_by_role("link", name="Download OME-TIFF").click()
+    assert download.value.suggested_filename == "job-0-0.ome.tif"
+    page.keyboard.press("Escape")
+    expect(page.locator(".slide")).to_be_empty()
+
+
+def test_pictures_are_sent_in_base64_and_only_those_that_were_chosen(
+    visit: Visit, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        (tmp_path / f"{seed}.png").write_bytes(png(seed))
+    form = open_tissue(visit)
+    form.get_by_label("Describe the tissue").fill("not meant")
+    form.get_by_label("The layout of a picture").check()
+    form.get_by_role("button", name="Draw").click()  # nothing is chosen yet
+    expect(form.get_by_label("Reference picture")).to_be_focused()
+    form.get_by_label("Reference picture").set_input_files(tmp_path / "1.png")
+    form.get_by_role("button", name="Draw").click()
+    expect(visit.status).to_have_text("Finished")
+    assert base64.b64decode(visit.service.sent["like"]) == png(1)
+    assert not {"text", "variation", "source"} & set(visit.service.sent)
+    expect(visit.page.get_by_role("heading", name="Laid out like a picture")).to_be_visible()
+
+    form.get_by_label("Tissue such as in pictures").check()
+    both = [tmp_path / "1.png", tmp_path / "2.png"]
+    form.get_by_label("Pictures of tissue").set_input_files(both)
+    form.get_by_role("button", name="Draw").click()
+    expect(visit.status).to_have_text(["Finished"] * 2)
+    assert [base64.b64decode(each) for each in visit.service.sent["variation"]] == [png(1), png(2)]
+    assert "like" not in visit.service.sent
+
+
+def test_too_many_or_too_heavy_pictures_are_not_sent(visit: Visit, tmp_path: Path) -> None:
+    heavy = tmp_path / "heavy.png"
+    heavy.write_bytes(bytes(5 * 2**20))
+    (tmp_path / "a.png").write_bytes(png(1))
+    form = open_tissue(visit)
+    form.get_by_label("Tissue such as in pictures").check()
+    pictures = form.get_by_label("Pictures of tissue")
+    for files, words in (([heavy], "more than 4 MB"), ([tmp_path / "a.png"] * 5, "at most 4")):
+        pictures.set_input_files(files)
+        form.get_by_role("button", name="Draw").click()
+        expect(pictures).to_have_accessible_description(re.compile(words))
+    assert visit.service.jobs == {}
+
+
+def test_the_settings_of_a_large_image_are_used_again(visit: Visit) -> None:
+    job = visit.service.create_large(
+        {"text": "stroma", "seed": 8, "width": 512, "method": "overlap"}
+    )
+    visit.service.complete(job, job.items[0])
+    job.finish("succeeded")
+    visit.open()
+    visit.page.get_by_role("button", name="Use settings").click()
+    form = visit.page.get_by_role("form", name="Large images of tissue")
+    expect(form.get_by_label("Describe the tissue")).to_be_focused()
+    expect(form.get_by_label("Seed")).to_have_value("8")
+    expect(form.get_by_label("Width")).to_have_value("512")
+    expect(form.get_by_label("Windows")).to_have_value("overlap")
+    expect(visit.page.get_by_role("form", name="Chest X-rays from a sentence")).to_be_hidden()
+
+
+def test_tabs_are_walked_by_arrows_and_kept_in_the_address(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("tab", name="Chest X-rays").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Large tissue")).to_be_focused()
+    expect(page.get_by_label("Describe the tissue")).to_be_visible()
+    assert page.url.endswith("#large-images")
+    page.reload()
+    expect(page.get_by_label("Describe the tissue")).to_be_visible()
+    page.keyboard.press("Tab")
+
+
 def test_a_sentence_becomes_images_with_previews_on_the_way(visit: Visit) -> None:
     visit.service.hold_at = 10
     page = visit.open()
@@ -195,8 +310,9 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the images")).to_be_focused()
     keyboard.press("Tab")  # the link to the reference
+    keyboard.press("Tab")  # the tab that is shown
     keyboard.press("Tab")
-    expect(page.get_by_label("Describe a chest X-ray")).to_be_focused()
+    expect(visit.form.get_by_label("Describe a chest X-ray")).to_be_focused()
     keyboard.type(SENTENCE)
     for _ in range(6):  # examples, then the number of images
         keyboard.press("Tab")
@@ -218,9 +334,9 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
 
 
 def test_control_enter_in_the_sentence_generates(visit: Visit) -> None:
-    page = visit.open()
-    page.get_by_label("Describe a chest X-ray").fill(SENTENCE)
-    page.get_by_label("Describe a chest X-ray").press("Control+Enter")
+    visit.open()
+    visit.form.get_by_label("Describe a chest X-ray").fill(SENTENCE)
+    visit.form.get_by_label("Describe a chest X-ray").press("Control+Enter")
     expect(visit.status).to_have_text("Finished")
 
 
@@ -248,11 +364,11 @@ def test_a_failed_image_says_why_and_the_others_stay(visit: Visit) -> None:
 
 def test_a_refused_field_is_explained_beside_its_input(visit: Visit) -> None:
     visit.expected = "status of 422"
-    page = visit.open()
-    page.locator("summary").click()
-    width = page.get_by_label("Width")
+    visit.open()
+    visit.form.locator("summary").click()
+    width = visit.form.get_by_label("Width")
     width.fill("100")
-    page.locator("summary").click()
+    visit.form.locator("summary").click()
     visit.generate()
     expect(width).to_be_focused()  # the options are unfolded again
     expect(width).to_have_attribute("aria-invalid", "true")
@@ -266,12 +382,12 @@ def test_a_refused_field_is_explained_beside_its_input(visit: Visit) -> None:
 
 def test_what_the_browser_can_check_is_not_sent(visit: Visit) -> None:
     page = visit.open()
-    page.locator("summary").click()
-    page.get_by_label("Seed").fill("-1")
+    visit.form.locator("summary").click()
+    visit.form.get_by_label("Seed").fill("-1")
     visit.generate(sentence="", n=17)
-    expect(page.get_by_label("Describe a chest X-ray")).to_be_focused()
+    expect(visit.form.get_by_label("Describe a chest X-ray")).to_be_focused()
     for label in ("Describe a chest X-ray", "Number of images", "Seed"):
-        expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
+        expect(visit.form.get_by_label(label)).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_text("A whole number of at least 0, or nothing")).to_be_visible()
     assert visit.service.jobs == {}
 
@@ -349,7 +465,7 @@ def test_without_a_key_the_page_waits_for_one(visit: Visit) -> None:
     dialog.get_by_label("Key").fill("mp_1_right")
     dialog.get_by_role("button", name="Use key").click()
     expect(page.get_by_text("Nothing here yet")).to_be_visible()
-    expect(page.get_by_label("Model")).to_have_value("cxr-mini")
+    expect(visit.form.get_by_label("Model")).to_have_value("cxr-mini")
 
 
 def test_a_running_job_is_picked_up_after_a_reload(visit: Visit) -> None:
@@ -416,8 +532,8 @@ def test_settings_are_used_again_with_the_exact_seed(visit: Visit) -> None:
     page = visit.open()
     visit.pictures.nth(1).click()
     page.get_by_role("button", name="Use these settings").click()
-    expect(page.get_by_label("Describe a chest X-ray")).to_have_value(SENTENCE)
-    expect(page.get_by_label("Seed")).to_have_value(str(LARGEST_SEED))
+    expect(visit.form.get_by_label("Describe a chest X-ray")).to_have_value(SENTENCE)
+    expect(visit.form.get_by_label("Seed")).to_have_value(str(LARGEST_SEED))
     page.get_by_role("button", name="Generate").click()
     expect(visit.jobs).to_have_count(2)
     first, again = (job.spec for job in visit.service.jobs.values())
@@ -525,7 +641,10 @@ def test_the_page_fits_the_window(visit: Visit, scheme: Any, width: int) -> None
     visit.page.set_viewport_size({"width": width, "height": 700})
     page = visit.open()
     expect(visit.pictures).to_have_count(3)
-    page.locator("summary").click()
+    visit.form.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("tab", name="Large tissue").click()
+    page.locator("#large-images summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     visit.pictures.first.click()
     assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= width

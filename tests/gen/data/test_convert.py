@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from gen.data.convert import to_dicom, to_png, to_thumbnail
+from gen.data.convert import SLIDE_PREVIEW_SIDE, to_dicom, to_png, to_thumbnail
 from gen.data.dicom import encode_dicom
 from gen.data.images import encode_png, read_image
 from gen.data.previews import LONGEST_SIDE, preview_png
 from gen.data.provenance import Record
+from gen.data.slide_writer import SlideWriter
 from gen.errors import InvalidInput, UnsafeFile
 
 RECORD = Record(
@@ -93,3 +94,41 @@ def test_what_is_no_picture_is_refused() -> None:
             convert(b"GIF89a", RECORD)
     with pytest.raises(InvalidInput, match=r"every value must lie in \[0, 1\]"):
         preview_png(PIXELS + 1)
+
+
+def slide(folder: Path, height: int, width: int) -> bytes:
+    """A slide, red on the left and blue on the right."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2, 0], pixels[:, width // 2 :, 2] = 200, 200
+    with SlideWriter(
+        folder / "a.tif", height, width, microns_per_pixel=0.5, record=RECORD, overwrite=True
+    ) as writer:
+        writer.write(pixels)
+    return (folder / "a.tif").read_bytes()
+
+
+@pytest.mark.parametrize("size", [(2000, 3000), (700, 300), (513, 512), (40, 60)])
+def test_the_thumbnail_of_a_slide_is_the_whole_of_it_in_colour(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    with Image.open(io.BytesIO(to_thumbnail(slide(tmp_path, *size), RECORD))) as picture:
+        assert picture.info["Synthetic"] == "YES"
+        scale = min(1, SLIDE_PREVIEW_SIDE / max(size))
+        assert picture.size == pytest.approx((size[1] * scale, size[0] * scale), abs=1)
+        pixels = np.asarray(picture).astype(int)
+    quarter = pixels.shape[1] // 4
+    assert np.abs(pixels[:, :quarter] - (200, 0, 0)).max() < 30
+    assert np.abs(pixels[:, -quarter:] - (0, 0, 200)).max() < 30
+
+
+@pytest.mark.parametrize("convert", [to_png, to_dicom])
+def test_a_slide_becomes_no_single_picture(
+    convert: Callable[[bytes, Record], bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="format=preview"):
+        convert(slide(tmp_path, 40, 60), RECORD)
+
+
+def test_a_damaged_slide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeFile):
+        to_thumbnail(slide(tmp_path, 600, 600)[:200], RECORD)

@@ -1,0 +1,56 @@
+"""The record of a large image, whoever makes it: the command or the service."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch is imported when images are made
+    from gen.data.provenance import Record
+    from pipelines.large_image import LargeImagePipeline
+
+
+def large_record(
+    pipeline: "LargeImagePipeline",
+    *,
+    model: str,
+    source: str,
+    text: str,
+    source_digests: Sequence[bytes],
+    seed: int,
+    method: str,
+    num_inference_steps: int,
+    guidance_scale: float,
+    microns_per_pixel: float,
+    height: int,
+    width: int,
+) -> "Record":
+    """Where a large image comes from.
+
+    Args:
+        source: "like", "variation" or "text".
+        text: the words, "" for other sources.
+        source_digests: SHA-256 of each picture's file; the record has the hash of them in a row.
+        height, width: in pixels.
+    """
+    from gen.data.provenance import Record
+
+    together = hashlib.sha256(b"".join(source_digests)).hexdigest()
+    return Record(
+        task="large_image",
+        model=model,
+        weight_sha256=pipeline.weight_sha256,
+        prompt=text,
+        seed=seed,
+        scheduler=type(pipeline.scheduler).__name__,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        height=height,
+        width=width,
+        settings={
+            "source": source,
+            "method": method,
+            "microns_per_pixel": microns_per_pixel,
+            "encoder": pipeline.config.encoder,
+        },
+        source_sha256=together if source_digests else None,
+    )
