@@ -82,7 +82,7 @@ class Executor:
             InvalidInput, ModelRefused, Busy: nothing of the request can be made (now).
         """
         task = TASKS[work.task]
-        spec = task.check(work.spec)
+        spec = await _read(task, task.check, work.spec)
         news: asyncio.Queue[News] = asyncio.Queue()
         model = await self._acquire(task, spec.model)
         making = [
@@ -165,9 +165,13 @@ class _Making:
     async def make(self) -> None:
         """Tell of the item's start, steps and end."""
         try:
-            # in a thread: it may decode pictures
-            process = await asyncio.to_thread(
-                self.task.process, self.model.pipeline, self.spec, self.item, self._on_step
+            process = await _read(
+                self.task,
+                self.task.process,
+                self.model.pipeline,
+                self.spec,
+                self.item,
+                self._on_step,
             )
             self.tell(Started(self.index))
             future = self.executor.submit(self.work, process, self.model, self.work.exact)
@@ -225,6 +229,11 @@ class _Making:
             self.tell(Preview(self.index, step, num_steps, png))
         except Exception:
             return  # the image itself is what matters
+
+
+async def _read(task: Task, call: Callable[..., Any], *args: Any) -> Any:
+    """Call what reads a spec, in a thread if there may be pictures in it to decode."""
+    return await asyncio.to_thread(call, *args) if task.has_uploads else call(*args)
 
 
 def choose_device() -> tuple[torch.device, torch.dtype]:

@@ -112,6 +112,7 @@ class LargeImages(Task):
     spec_type: ClassVar[type[Spec]] = LargeImageSpec
     pipeline_name: ClassVar[str] = "LargeImagePipeline"
     model_task: ClassVar[str] = "embedding-to-image"
+    has_uploads: ClassVar[bool] = True
 
     def items(self, spec: LargeImageSpec, request_id: str) -> list[ItemSpec]:
         """One, with its seed."""

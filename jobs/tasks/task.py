@@ -53,6 +53,7 @@ class Task(ABC):
     spec_type: ClassVar[type[Spec]]
     pipeline_name: ClassVar[str]  # tasks of one pipeline share its loaded models
     model_task: ClassVar[str]  # the `task` of the model cards that fit
+    has_uploads: ClassVar[bool] = False  # reading a spec, and starting a process, takes long
 
     @abstractmethod
     def items(self, spec: Any, request_id: str) -> list[ItemSpec]:
