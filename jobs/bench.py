@@ -115,6 +115,7 @@ def engine(
     """Mixed requests sharing each forward, against the same ones one after another."""
     import torch
 
+    from jobs.device import device_name
     from jobs.train import revision
     from pipelines.text_to_cxr import TextToCXRPipeline
 
@@ -123,7 +124,7 @@ def engine(
         model, torch_dtype=torch.float16 if cuda else torch.float32
     ).to("cuda" if cuda else "cpu")
     result = bench_engine(pipeline, mixed_requests(requests), max_rows, rounds)
-    device = torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)"
+    device = device_name()
     result |= {"device": device, "commit": revision(), "rounds": rounds}
     if not result["max_abs_diff"] <= (0.05 if cuda else 1e-3):
         raise InvalidInput(

@@ -28,11 +28,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout")] = False,
 ) -> None:
     """Network calls, seams and crop Fréchet distance of both methods, same field and steps."""
+    from jobs.device import device_name
     from jobs.train import revision
 
     with bars() as progress:
         result = run_bench(like, model, side, steps, guidance, rounds, out, progress)
-    result |= {"device": _device(), "commit": revision(), "rounds": rounds}
+    result |= {"device": device_name(), "commit": revision(), "rounds": rounds}
     Console(stderr=True).print(
         f"shift against overlap: [bold]{result['network_calls_ratio']:.3f}[/bold] of the network"
         f" calls, seams {result['seam_score']['shift']:.3f} against"
@@ -63,6 +64,8 @@ def run_bench(
 
     from gen.data.slide import open_slide
     from gen.engine import run
+    from jobs.counted import counted
+    from jobs.device import rows_at_once
     from pipelines.large_image import LargeImagePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,11 +78,24 @@ def run_bench(
     calls: dict[str, int] = dict.fromkeys(METHODS, 0)
     for seed in range(rounds):
         for method in METHODS:
-            counted = _Counted(pipeline, progress.bar(f"{method}, seed {seed}"))
+            networks, rows = counted(pipeline.networks)
+            bands: list[NDArray[np.uint8]] = []
+            process = pipeline.process(
+                field,
+                bands.append,
+                height=side,
+                width=side,
+                method=method,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=torch.Generator().manual_seed(seed),
+                on_windows=progress.bar(f"{method}, seed {seed}"),
+            )
             started = time.perf_counter()
-            images[method].append(counted.draw(field, side, method, steps, guidance, seed))
+            run(process, networks, max_rows=rows_at_once())
             seconds[method].append(time.perf_counter() - started)
-            calls[method] += counted.num_rows
+            images[method].append(np.concatenate(bands))
+            calls[method] += rows["unet"]
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(images[method][-1]).save(out / f"{method}-{seed}.png")
@@ -97,41 +113,6 @@ def run_bench(
         "side": side,
         "steps": steps,
     }
-
-
-class _Counted:
-    """Draws images and counts the rows that the U-Net answers."""
-
-    def __init__(self, pipeline: Any, on_windows: Any) -> None:
-        self.pipeline = pipeline
-        self.on_windows = on_windows
-        self.num_rows = 0
-
-    def draw(
-        self, field: Any, side: int, method: str, steps: int, guidance: float, seed: int
-    ) -> "NDArray[np.uint8]":
-        import numpy as np
-        import torch
-
-        from gen.engine import run
-        from jobs.counted import counted
-
-        networks, rows = counted(self.pipeline.networks)
-        bands: list[NDArray[np.uint8]] = []
-        process = self.pipeline.process(
-            field,
-            bands.append,
-            height=side,
-            width=side,
-            method=method,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=torch.Generator().manual_seed(seed),
-            on_windows=self.on_windows,
-        )
-        run(process, networks, max_rows=16 if not torch.cuda.is_available() else 64)
-        self.num_rows += rows["unet"]
-        return np.concatenate(bands)
 
 
 def _seams(images: "list[NDArray[np.uint8]]", period: int) -> float:
@@ -163,11 +144,3 @@ def _distances(
 
     distances = {name: frechet_distance(each, real) for name, each in features.items()}
     return {**distances, "real": frechet_distance(real[::2], real[1::2])}
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"cpu ({torch.get_num_threads()} threads)"

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gen.engine import Engine, OnForward
@@ -234,10 +233,3 @@ class _Making:
 async def _read(task: Task, call: Callable[..., Any], *args: Any) -> Any:
     """Call what reads a spec, in a thread if there may be pictures in it to decode."""
     return await asyncio.to_thread(call, *args) if task.has_uploads else call(*args)
-
-
-def choose_device() -> tuple[torch.device, torch.dtype]:
-    """A GPU in half precision if there is one, else the CPU in single."""
-    if torch.cuda.is_available():
-        return torch.device("cuda"), torch.float16
-    return torch.device("cpu"), torch.float32

@@ -99,6 +99,7 @@ def run_large(
     from gen.data.slide_writer import SlideWriter
     from gen.engine import run
     from jobs.counted import counted
+    from jobs.device import rows_at_once
     from pipelines.large_image import LargeImagePipeline, check_size
 
     check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
@@ -134,7 +135,7 @@ def run_large(
             generator=generator,
             on_windows=on_windows,
         )
-        run(process, networks, max_rows=64 if torch.cuda.is_available() else 16)
+        run(process, networks, max_rows=rows_at_once())
     preview = stem_of(config.out).with_suffix(".png")
     thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
     row = {

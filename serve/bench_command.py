@@ -63,13 +63,11 @@ def command(
     Each has one replica with the same threads. The three take turns in every round; a short
     request's wait is measured in an open loop amid long ones.
     """
-    import torch
-
+    from jobs.device import device_name
     from jobs.train import revision
 
     result = run_bench(model, requests, shorts, interval, rounds, gpus)
-    cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if cuda else f"cpu ({result['threads']} threads)"
+    device = device_name(result["threads"])
     result |= {"device": device, "commit": revision(), "rounds": rounds}
     Console(stderr=True).print(
         f"Throughput of {CONCURRENT} concurrent mixed requests: "

@@ -30,13 +30,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout")] = False,
 ) -> None:
     """What a polite key waits while another sends ten times what can be made, against alone."""
-    import torch
-
+    from jobs.device import device_name
     from jobs.train import revision
 
     result = run_overload(model, requests, gpus)
-    cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)"
+    device = device_name()
     result |= {"device": device, "commit": revision(), "rounds": 1}
     Console(stderr=True).print(
         f"{result['sent']} requests: {result['accepted']} accepted, {result['rejected']} turned "

@@ -5,13 +5,12 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gen.data.dicom import encode_dicom
 from gen.data.images import encode_png, read_image
 from gen.data.limits import boundary
-from gen.data.previews import preview_png
+from gen.data.previews import preview_png, small_png
 from gen.data.provenance import Record
 from gen.data.stored_tiles import TIFF_STARTS
 from gen.errors import InvalidInput, UnsafeFile
@@ -43,13 +42,13 @@ def to_thumbnail(data: bytes, record: Record) -> bytes:
     """A small PNG, for lists; of a slide in colour, from a small level of its pyramid."""
     del record  # of the image, not of its thumbnail
     if data.startswith(TIFF_STARTS):
-        return _small_png(_slide_level(data), SLIDE_PREVIEW_SIDE)
+        return small_png(_slide_level(data), SLIDE_PREVIEW_SIDE)
     return preview_png(read_image(data).pixels)
 
 
 def colour_preview(pixels: NDArray[np.floating], side: int = SLIDE_PREVIEW_SIDE) -> bytes:
     """A PNG, at most `side` pixels a side, of pixels (H, W, 3) in [0, 1]."""
-    return _small_png(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), side)
+    return small_png(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), side)
 
 
 def _slide_level(data: bytes) -> Image.Image:
@@ -67,15 +66,6 @@ def _slide_level(data: bytes) -> Image.Image:
                 " too much to be made smaller; write it with more levels"
             )
         return tiff.convert("RGB")
-
-
-def _small_png(picture: Image.Image, side: int) -> bytes:
-    picture.thumbnail((side, side), Image.Resampling.BOX)
-    info = PngInfo()
-    info.add_text("Synthetic", "YES")
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG", pnginfo=info)
-    return stream.getvalue()
 
 
 def _refuse_slide(data: bytes) -> None:
