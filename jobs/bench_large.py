@@ -126,7 +126,7 @@ def _features(pipeline: Any, images: "list[NDArray[np.uint8]]") -> "NDArray[np.f
     """Features (N, D) of crops of a patch, half a patch apart."""
     import numpy as np
 
-    from pipelines.large_fields import reader
+    from gen.reference_field import reader
 
     side = pipeline.patch_size
     grids = [

@@ -126,7 +126,7 @@ def vary(
     import numpy as np
     import torch
 
-    from pipelines.large_fields import reader
+    from gen.reference_field import reader
 
     height, width = tile.shape[:2]
     field = yield from pipeline.field_like(reader(tile), height, width)

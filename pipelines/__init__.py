@@ -3,7 +3,7 @@
 outputs.py        what pipelines return
 text_to_cxr.py    chest X-rays from a sentence
 large_image.py    tissue of any size from embeddings
-large_fields.py   what such an image shall show, and where
+large_fields.py   what such an image shall show, from pictures that are varied, or from words
 large_previews.py what it will roughly be, while it forms
 large_presets.py  settings of published systems for it
 """

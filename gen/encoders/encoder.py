@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen.data.transforms import fit
-from gen.encoders.windows import ReadPixels, check_grid, grid_shape, windows_around
+from gen.encoders.windows import ReadPixels
+from gen.engine import run
 from gen.errors import InvalidInput
+from gen.reference_field import embed_grid
 from gen.store.catalogue import ResolvedModel
 
 _BATCH_PIXELS = 2**21  # 32 images of 256 pixels a side; a GPU gets eight times that
@@ -99,30 +101,13 @@ class Encoder:
     def embed_grid(
         self, read: ReadPixels, height: int, width: int, pitch: float, field: int
     ) -> Tensor:
-        """Embeddings (rows, cols, D) of unit length of windows all over a picture of any size.
-
-        Entry [i, j] is of the `field` x `field` pixels around the point
-        (y, x) = ((i + 0.5) * pitch, (j + 0.5) * pitch); beyond its edges the picture is mirrored.
-        A few windows at a time are in memory.
-
-        Args:
-            read: (top, left, height, width) -> uint8 (height, width) or (height, width, 3); never
-                asked for pixels outside the picture.
-            height, width: of the picture, in pixels; rows = ceil(height / pitch), cols likewise.
-            pitch: pixels between neighbouring points.
-            field: side of a window, in pixels.
+        """`gen.reference_field.embed_grid` by this encoder alone.
 
         Raises:
             InvalidInput: a length is not positive, or the features have no direction.
         """
-        check_grid(height, width, pitch, field)
-        # of a row of windows, all that lies between them is read too
-        count = max(1, self.batch_size * self.side**2 // max(self.side, field, int(pitch)) ** 2)
-        parts = [
-            self.embed(torch.from_numpy(windows).movedim(-1, 1).float() / 127.5 - 1)
-            for windows in windows_around(read, height, width, pitch, field, count)
-        ]
-        return torch.cat(parts).unflatten(0, grid_shape(height, width, pitch))
+        grid = embed_grid(read, height, width, pitch, field)
+        return run(grid, {"embedder": self.embed}, self.batch_size)
 
     @property
     def batch_size(self) -> int:

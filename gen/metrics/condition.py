@@ -16,9 +16,11 @@ from torch import Tensor
 
 from gen.embedding_field import EmbeddingField
 from gen.encoders.encoder import Encoder
+from gen.engine import run
 from gen.errors import InvalidInput
 from gen.metrics.intervals import Estimate, bootstrap_gap, bootstrap_mean
 from gen.metrics.views import View, bands, embed, to_tensor
+from gen.reference_field import field_like
 
 PLACES_A_BLOCK = 4  # a side: neighbours are alike, and are drawn together
 
@@ -54,9 +56,8 @@ class Similarity:
 
 def field_of(view: View, encoder: Encoder, patch_size: int) -> EmbeddingField:
     """The field of a reference image, as a model with patches of that size is given it."""
-    pitch = patch_size // 2
-    grid = encoder.embed_grid(view.read, view.height, view.width, pitch, patch_size)
-    return EmbeddingField(grid, (pitch, pitch), (view.height, view.width))
+    process = field_like(view.read, view.height, view.width, patch_size)
+    return run(process, {"embedder": encoder.embed}, encoder.batch_size)
 
 
 def cosines(view: View, field: EmbeddingField, encoder: Encoder, patch_size: int) -> Cosines:

@@ -265,7 +265,7 @@ def grey_tile() -> str:
 def _field(
     pipeline: "LargeImagePipeline", spec: LargeImageSpec, generator: "torch.Generator"
 ) -> "Process[EmbeddingField]":
-    from pipelines.large_fields import reader
+    from gen.reference_field import reader
 
     if spec.text is not None:
         return pipeline.field_from_text(spec.text, spec.height, spec.width, generator=generator)

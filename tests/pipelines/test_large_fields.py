@@ -13,7 +13,7 @@ from torch import Tensor
 from gen.embedding_field import EmbeddingField
 from gen.engine import Engine, run
 from gen.errors import InvalidInput
-from pipelines.large_fields import embed_grid, reader
+from gen.reference_field import embed_grid, reader
 from pipelines.large_image import LargeImagePipeline
 
 DIM, PATCH = 8, 32
@@ -53,7 +53,7 @@ def test_a_grid_has_the_encoders_own_numbers(
 def test_a_reference_is_read_in_bands(
     pipeline: LargeImagePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.large_fields.PIXELS_A_CALL", 4 * PATCH**2)
+    monkeypatch.setattr("gen.reference_field.PIXELS_A_CALL", 4 * PATCH**2)
     heights, widths = [], []
 
     def read(top: int, left: int, height: int, width: int) -> Any:

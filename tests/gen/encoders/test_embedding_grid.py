@@ -92,7 +92,7 @@ def test_the_grid_does_not_depend_on_how_many_windows_are_taken_at_once(
 def test_no_more_is_read_at_once_than_a_batch(
     monkeypatch: pytest.MonkeyPatch, pitch: int, field: int
 ) -> None:
-    monkeypatch.setattr(encoder_module, "_BATCH_PIXELS", 4096)
+    monkeypatch.setattr("gen.reference_field.PIXELS_A_CALL", 4096)
     read, sizes = reader(np.full((100, 2000, 3), 50, np.uint8)), []
 
     def watched(top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
