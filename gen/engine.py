@@ -161,8 +161,8 @@ class Engine:
             the shape of a forward in their last bits, not on who shares it, so a process gets the
             same bits in any company if every power of two from here to `max_rows` gives the same.
         shared_rows: most rows of a forward while a live process is beside another owner's or
-            priority's; None is `max_rows`. What is nearly as fast as a lone request's own rows
-            keeps one owner's load from slowing another.
+            priority's, twice as many where another owner is due; None is `max_rows`. What is nearly
+            as fast as a lone request's own rows keeps one owner's load from slowing another.
         on_forward: told of every forward.
     """
 

@@ -10,7 +10,8 @@ Nobody starves:
 - a lower priority number goes first and the others get the rows it leaves, except that one forward
   in `FAIR_TURN` goes to the process that has waited longest, whatever its priority and owner;
 - while somebody waits for a live process beside others, or others were served a moment ago and may
-  come again, forwards are kept short (`shared_rows`).
+  come again, forwards are kept short: `shared_rows`, which slow nobody much, or twice as many where
+  another owner's turn has come as well, since two forwards would take longer.
 """
 
 from bisect import bisect_right
@@ -61,7 +62,8 @@ def choose(
         turns: number of the forward that served an owner last; unknown owners go first.
         forward: number of this one, from 1.
         max_rows: most rows of a forward.
-        shared_rows: most rows while a live process is beside another owner's or priority's.
+        shared_rows: most rows while a live process is beside another owner's or priority's; twice
+            as many where another owner is due.
     """
     all_equal = forward % FAIR_TURN == 0
     num_processes = Counter((each.owner, each.priority) for each in waiting)
@@ -88,9 +90,10 @@ def choose(
     recent = {owner for owner, turn in turns.items() if turn >= forward - RECENT}
     parties = len(num_processes) + len(recent - {each.owner for each in waiting})
     crowded = parties > 1 and any(priority == LIVE for _, priority in num_processes)
-    budget = min(max_rows, shared_rows) if crowded else max_rows
-    shares: list[tuple[W, int]] = []
     fellows = [each for each in queue if each.group() == leader.group()]
+    is_due = any(each.owner != leader.owner and since(each) < forward for each in fellows)
+    budget = min(max_rows, shared_rows * (1 + is_due)) if crowded else max_rows
+    shares: list[tuple[W, int]] = []
     for _, equals in groupby(fellows, key=rank):
         served = _share(list(equals), budget)
         budget -= sum(count for _, count in served)

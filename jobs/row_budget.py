@@ -17,7 +17,7 @@ from torch import Tensor
 from gen.types import Component, Components, ModelCall, Process
 
 GOOD_ENOUGH = 0.92  # of the best throughput: longer forwards would only let newcomers wait
-SLOWED = 1.75  # a lone request's forward may take so much longer for company; taking turns takes 2
+SLOWED = 1.25  # a lone request's forward may take so much longer for company
 CPU_LIMIT, GPU_LIMIT = 16, 128
 ROUNDS = 5
 

@@ -96,7 +96,8 @@ def test_one_forward_in_eight_ignores_priority() -> None:
     [
         ([], 16),  # alone
         ([Waiter(40, "ann")], 16),  # two of one owner's own
-        ([Waiter(40, "bob")], 4),
+        ([Waiter(40, "bob")], 8),  # two forwards would take longer
+        ([Waiter(40, "bob"), Waiter(40, "bob")], 4),  # with two, not due yet
         ([Waiter(40, "ann", BATCH)], 4),
         ([Waiter(40, "bob", component="decoder")], 4),  # waits for this forward to end
     ],
@@ -104,8 +105,28 @@ def test_one_forward_in_eight_ignores_priority() -> None:
 def test_forwards_are_short_while_a_live_process_is_beside_others(
     others: list[Waiter], budget: int
 ) -> None:
-    chosen = shares(Waiter(40, "ann"), *others, max_rows=16, shared_rows=4)
+    ann = Waiter(40, "ann")
+    turns = {each.owner: 8 for each in [ann, *others]}
+    chosen = shares(ann, *others, turns=turns, forward=9, max_rows=16, shared_rows=4)
+    assert next(iter(chosen)) is ann
     assert sum(chosen.values()) == budget
+
+
+def test_company_that_is_due_never_goes_beyond_the_most_rows() -> None:
+    assert sum(shares(Waiter(40), Waiter(40, "bob"), max_rows=8, shared_rows=6).values()) == 8
+
+
+def test_one_who_floods_rides_along_beyond_the_short_forward_only_when_due() -> None:
+    flood = [Waiter(2, "ann") for _ in range(20)]
+    polite = Waiter(2, "bob")
+    turns: dict[Hashable, int] = {}
+    sizes = []
+    for forward in range(1, FAIR_TURN):
+        chosen = shares(*flood, polite, turns=turns, forward=forward, shared_rows=2)
+        assert chosen[polite] == 2
+        sizes.append(sum(chosen.values()))
+        turns |= dict.fromkeys((each.owner for each in chosen), forward)
+    assert sizes == [2, 2, 2, 4, 2, 2, 2]
 
 
 def test_one_who_floods_gets_every_fourth_forward_beside_one_who_does_not() -> None:

@@ -64,8 +64,8 @@ def test_the_fewest_rows_with_nearly_the_best_throughput(
     ("seconds", "rows"),
     [
         ({1: 5, 2: 10, 4: 20}, 2),  # company would double the wait
-        ({1: 5, 2: 10, 4: 17.5}, 4),
-        ({1: 5, 2: 10, 4: 17.6}, 2),
+        ({1: 5, 2: 10, 4: 12.5}, 4),
+        ({1: 5, 2: 10, 4: 12.6}, 2),
         ({1: 9, 2: 10, 4: 11, 8: 12, 16: 30}, 8),
         ({1: 5}, 1),
     ],
