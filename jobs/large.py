@@ -24,10 +24,12 @@ if TYPE_CHECKING:  # torch is imported when images are made, not when help is re
 
     from gen.data.provenance import Record
     from gen.embedding_field import EmbeddingField
+    from gen.known_region import KnownRegion
     from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
 
 PREVIEW_SIDE = 1024
+DEFAULT_SIZE = (2048, 2048)
 
 
 class Method(StrEnum):
@@ -43,6 +45,7 @@ class Source(StrEnum):
     LIKE = "like"
     VARIATION = "variation"
     TEXT = "text"
+    KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class LargeConfig:
     images: tuple[Path, ...] = ()
     text: str = ""
     size: tuple[int, int] | None = None  # (width, height)
+    keep: Path | None = None
+    keep_mask: Path | None = None
+    keep_at: tuple[int, int] | None = None  # (left, top)
     method: Method = Method.SHIFT
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
@@ -75,6 +81,18 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*(\d{1,9})\s*[xX]\s*(\d{1,9})\s*", text)
     if match is None:
         raise InvalidInput(f"size is {text!r}, but must be WIDTHxHEIGHT in pixels, as 4096x4096")
+    return int(match[1]), int(match[2])
+
+
+def parse_place(text: str) -> tuple[int, int]:
+    """(left, top) of "512,0".
+
+    Raises:
+        InvalidInput: it is not two whole numbers.
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", text)
+    if match is None:
+        raise InvalidInput(f"keep-at is {text!r}, but must be LEFT,TOP in pixels, as 512,0")
     return int(match[1]), int(match[2])
 
 
@@ -103,17 +121,17 @@ def run_large(
     from pipelines.large_image import LargeImagePipeline, check_size
 
     check_writable(config.out, overwrite=config.overwrite)  # before the work, not after it
-    if config.size is not None:
-        check_size(config.size[1], config.size[0])
+    width, height = size_of(config)
+    check_size(height, width)
     pipeline = LargeImagePipeline.from_pretrained(
         config.model, allow_download=config.allow_download
     ).to("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator().manual_seed(config.seed)
     networks, rows = counted(pipeline.networks)
     started = time.perf_counter()
-    field = run(find_field(pipeline, config, generator), networks)
-    width, height = config.size or (field.size[1], field.size[0])
-    record = record_of(pipeline, config, height, width)
+    known = read_known(config, height, width)
+    field = run(find_field(pipeline, config, height, width, generator, known), networks)
+    record = record_of(pipeline, config, height, width, known)
     with SlideWriter(
         config.out,
         height,
@@ -133,6 +151,7 @@ def run_large(
             guidance_scale=config.guidance_scale,
             microns_per_pixel=config.microns_per_pixel,
             generator=generator,
+            known=known,
             on_windows=on_windows,
         )
         run(process, networks, max_rows=rows_at_once())
@@ -169,8 +188,41 @@ def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float
     }
 
 
+def size_of(config: LargeConfig) -> tuple[int, int]:
+    """(width, height) that was asked for, or else that of the image to be like."""
+    from gen.data.slide import open_slide
+
+    if config.size is not None or config.source is not Source.LIKE:
+        return config.size or DEFAULT_SIZE
+    with open_slide(config.images[0]) as slide:
+        return slide.width, slide.height
+
+
+def read_known(config: LargeConfig, height: int, width: int) -> "KnownRegion | None":
+    """The real picture that is kept, in its place: the middle, if none is named.
+
+    Raises:
+        InvalidInput: mask and picture differ in size, or the picture does not fit.
+    """
+    from gen.data.images import read_colour
+    from gen.known_region import KnownRegion
+
+    if config.keep is None:
+        return None
+    pixels = read_colour(config.keep)
+    rows, columns = pixels.shape[:2]
+    left, top = config.keep_at or (max(0, width - columns) // 2, max(0, height - rows) // 2)
+    mask = None if config.keep_mask is None else read_colour(config.keep_mask).max(axis=2) > 127
+    return KnownRegion(pixels, top, left, mask)
+
+
 def find_field(
-    pipeline: "LargeImagePipeline", config: LargeConfig, generator: "torch.Generator"
+    pipeline: "LargeImagePipeline",
+    config: LargeConfig,
+    height: int,
+    width: int,
+    generator: "torch.Generator",
+    known: "KnownRegion | None" = None,
 ) -> "Process[EmbeddingField]":
     """The field of embeddings that the source asks for; a slide is read region by region."""
     from gen.data.slide import open_slide
@@ -178,7 +230,8 @@ def find_field(
     if config.source is Source.LIKE:
         with open_slide(config.images[0]) as slide:
             return (yield from pipeline.field_like(slide.read, slide.height, slide.width))
-    width, height = config.size or (2048, 2048)
+    if config.source is Source.KEEP and known is not None:
+        return (yield from pipeline.field_around(known, height, width, generator))
     if config.source is Source.TEXT:
         words = pipeline.field_from_text(config.text, height, width, generator=generator)
         return (yield from words)
@@ -190,11 +243,15 @@ def find_field(
 
 
 def record_of(
-    pipeline: "LargeImagePipeline", config: LargeConfig, height: int, width: int
+    pipeline: "LargeImagePipeline",
+    config: LargeConfig,
+    height: int,
+    width: int,
+    known: "KnownRegion | None" = None,
 ) -> "Record":
     """Where the image comes from."""
     digests = []
-    for path in config.images:
+    for path in filter(None, (*config.images, config.keep, config.keep_mask)):
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").digest())
     return large_record(
@@ -210,6 +267,7 @@ def record_of(
         microns_per_pixel=config.microns_per_pixel,
         height=height,
         width=width,
+        keep=known,
     )
 
 
@@ -232,6 +290,17 @@ def command(
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Pixels; that of --like, or 2048x2048")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Draw around this picture, which stays"),
+    ] = None,
+    keep_mask: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="White where --keep stays; all of it"),
+    ] = None,
+    keep_at: Annotated[
+        str | None, typer.Option(metavar="LEFT,TOP", help="Of --keep, in pixels; the middle")
     ] = None,
     out: Annotated[Path, typer.Option(help="OME-TIFF to write")] = Path("large.ome.tif"),
     method: Annotated[
@@ -257,17 +326,27 @@ def command(
     medphantom large --model DIR --text "tumour epithelium" --size 2048x2048 --out text.ome.tif
 
     medphantom large --model DIR --variation tile.png --size 1024x1024 --out varied.ome.tif
+
+    medphantom large --model DIR --keep region.png --size 2048x2048 --out around.ome.tif
     """
     given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
     sources = [source for source, value in given.items() if value]
-    if len(sources) != 1:
-        raise InvalidInput("give exactly one of --like IMAGE, --variation IMAGE and --text WORDS")
+    if len(sources) > 1 or not (sources or keep):
+        raise InvalidInput(
+            "give exactly one of --like IMAGE, --variation IMAGE and --text WORDS, or --keep IMAGE "
+            "to go on with its own tissue"
+        )
+    if keep is None and (keep_mask or keep_at):
+        raise InvalidInput("keep-mask and keep-at need --keep IMAGE; name the picture to keep")
     config = LargeConfig(
-        source=sources[0],
+        source=sources[0] if sources else Source.KEEP,
         out=out,
         images=(like,) if like else tuple(variation or ()),
         text=text or "",
         size=parse_size(size) if size else None,
+        keep=keep,
+        keep_mask=keep_mask,
+        keep_at=parse_place(keep_at) if keep_at else None,
         model=model,
         method=method,
         num_inference_steps=steps,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch is imported when images are made
     from gen.data.provenance import Record
+    from gen.known_region import KnownRegion
     from pipelines.large_image import LargeImagePipeline
 
 
@@ -23,17 +24,24 @@ def large_record(
     microns_per_pixel: float,
     height: int,
     width: int,
+    keep: "KnownRegion | None" = None,
 ) -> "Record":
     """Where a large image comes from.
 
     Args:
-        source: "like", "variation" or "text".
+        source: "like", "variation", "text", or "keep" where nothing but a kept part says what is
+            shown.
         text: the words, "" for other sources.
         source_digests: SHA-256 of each picture's file; the record has the hash of them in a row.
         height, width: in pixels.
+        keep: the real part, which the record owns up to.
     """
     from gen.data.provenance import Record
 
+    kept = {}
+    if keep is not None:
+        share = float(keep.kept.sum()) / (height * width)
+        kept = {"kept_top": keep.top, "kept_left": keep.left, "real_share": round(share, 6)}
     together = hashlib.sha256(b"".join(source_digests)).hexdigest()
     return Record(
         task="large_image",
@@ -51,6 +59,7 @@ def large_record(
             "method": method,
             "microns_per_pixel": microns_per_pixel,
             "encoder": pipeline.config.encoder,
+            **kept,
         },
         source_sha256=together if source_digests else None,
     )

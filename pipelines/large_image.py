@@ -41,7 +41,7 @@ from gen.store.loading import load_components
 from gen.store.weight_files import read_object
 from gen.tiling import Layout, bell, overlapping, shifted
 from gen.types import Component, ModelCall, Process
-from pipelines.large_fields import field_from_text, field_like, field_varied
+from pipelines.large_fields import field_around, field_from_text, field_like, field_varied
 from pipelines.large_previews import estimate_x0
 from pipelines.outputs import LargeImages, check_output_type, present
 
@@ -302,6 +302,17 @@ class LargeImagePipeline(DiffusionPipeline):
     ) -> Process[EmbeddingField]:
         """A field that shows everywhere something of the images (h, w, 3): one or few, any size."""
         return field_varied(images, height, width, self.patch_size, generator)
+
+    def field_around(
+        self,
+        known: KnownRegion,
+        height: int,
+        width: int,
+        generator: torch.Generator | None = None,
+    ) -> Process[EmbeddingField]:
+        """A field that shows what is kept of a real image, and around it something of the same."""
+        known.check(height, width, self.vae_scale_factor)
+        return field_around(known, height, width, self.patch_size, generator)
 
     def field_from_text(
         self,

@@ -10,12 +10,16 @@ noise image beside its own, to shape what it adds from (Karras et al. 2019, sect
 same for every image, so decoding stays a function of the latents; an image that is decoded in tiles
 would show it as a pattern.
 
+Stained tissue is not smooth: its best code is of edges, which are nearly white from block to block,
+and a diffusion model of them learns little but noise. The code `mean` keeps the mean colours of
+blocks alone, a small picture that looks like the large one, and leaves detail to the decoder.
+
 Coefficient i has a standard deviation proportional to sqrt(s_i), s_i being its deviation in the
 image: under white noise of fixed power this is the linear code of least squared error (Lee and
 Petersen 1976), and it lets a diffusion model meet coarse structure before fine.
 """
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -24,6 +28,11 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gen.errors import InvalidInput
+
+LinearCode: TypeAlias = Literal["transform", "mean"]
+"""Of what a code is made: the Karhunen-Loeve transform of blocks, or of their mean colours."""
 
 
 class ResidualBlock(nn.Module):
@@ -82,6 +91,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         scaling_factor: float = 1.0,
         sample_size: int = 256,
         grain: bool = True,
+        linear_code: LinearCode = "transform",
+        learned_encoder: bool = True,
     ) -> None:
         super().__init__()
         pixels, cell = in_channels * block_size**2, in_channels * shuffle**2
@@ -89,7 +100,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("basis", torch.eye(latent_channels, pixels))
         self.register_buffer("gain", torch.ones(latent_channels))
         context, depth = context_channels, num_context_blocks
-        self.encode_context = _residual_network(pixels, context, depth, latent_channels)
+        if learned_encoder:
+            self.encode_context = _residual_network(pixels, context, depth, latent_channels)
         features = refine_channels * (block_size // shuffle) ** 2
         self.decode_context = _residual_network(latent_channels, context, depth, features, 0.01)
         seen = (2 if grain else 1) * cell + refine_channels
@@ -97,24 +109,43 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the linear code from images (N, C, H, W) in [-1, 1]: latents of mean power 1."""
+        """Set the linear code from images (N, C, H, W) in [-1, 1]: latents of mean power 1.
+
+        Raises:
+            InvalidInput: there are fewer mean colours than latent channels.
+        """
+        kept, subspace = self.config.latent_channels, self._subspace()
+        if kept > len(subspace):
+            what = "mean colours" if self.config.linear_code == "mean" else "pixels"
+            raise InvalidInput(
+                f"latent_channels is {kept}, but a block has {len(subspace)} {what}, the most that "
+                "a code can hold; choose fewer channels or larger blocks"
+            )
         shuffled = F.pixel_unshuffle(images, self.config.block_size)
         blocks = shuffled.permute(0, 2, 3, 1).flatten(0, 2).double()
         mean = blocks.mean(0)
-        centred = blocks - mean
+        centred = (blocks - mean) @ subspace.T
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        kept = self.config.latent_channels
         # of components that images lack, rounding leaves an eigenvalue about zero, even below it
         deviation = values[-kept:].flip(0).clamp_min(1e-12).sqrt()
         self.mean.copy_(mean)
-        self.basis.copy_(vectors[:, -kept:].flip(1).T)
+        self.basis.copy_(vectors[:, -kept:].flip(1).T @ subspace)
         self.gain.copy_(1 / (deviation * deviation.mean()).sqrt())
+
+    def _subspace(self) -> Tensor:
+        """Orthonormal rows (k, pixels) of which the code is made."""
+        area = self.config.block_size**2
+        if self.config.linear_code == "transform":
+            return torch.eye(self.config.in_channels * area, dtype=torch.float64)
+        colours = torch.eye(self.config.in_channels, dtype=torch.float64)
+        return torch.kron(colours, torch.ones(1, area)) / self.config.block_size
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """The code of images (N, C, H, W) in [-1, 1], as a Gaussian posterior."""
         blocks = F.pixel_unshuffle(x, self.config.block_size) - self.mean[:, None, None]
-        linear = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
-        mean = linear + self.encode_context(blocks)
+        mean = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
+        if self.config.learned_encoder:
+            mean = mean + self.encode_context(blocks)
         log_variance = 2 * torch.tensor(self.config.posterior_std).log()
         moments = torch.cat([mean, log_variance.to(mean).expand_as(mean)], dim=1)
         posterior = DiagonalGaussianDistribution(moments)

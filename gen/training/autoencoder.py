@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gen.errors import InvalidInput
-from gen.models.block_autoencoder import BlockAutoencoder
+from gen.models.block_autoencoder import BlockAutoencoder, LinearCode
 from gen.training.dataset import crops, read_chest_xrays, to_unit
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
@@ -46,6 +46,10 @@ class AutoencoderConfig(LoopConfig):
     layers_per_block: int = 1
     latent_channels: int = Field(4, ge=1)
     block_size: int = Field(16, ge=2)
+    shuffle: int = Field(4, ge=1, description="Pixels a side of what the refining network answers")
+    linear_code: LinearCode = Field(
+        "transform", description="mean: the code is the mean colour of blocks, see the model"
+    )
     context_channels: int = Field(192, ge=8, multiple_of=8)
     num_context_blocks: int = Field(2, ge=1)
     refine_channels: int = Field(48, ge=8, multiple_of=8)
@@ -85,20 +89,20 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
     """`base_model`, or a new autoencoder; a block code is fitted to the uint8 `images`.
 
     Raises:
-        InvalidInput: only a decoder is to be trained, but there is no encoder to keep.
+        InvalidInput: only a decoder is to be trained, but there is no encoder to keep: neither in
+            `base_model` nor as the linear code of blocks.
     """
     if config.base_model is not None:
         vae = load_autoencoder(config.base_model)
         if config.train == "decoder":
             freeze_encoder(vae)
         return vae
-    if config.train == "decoder":
-        raise InvalidInput(
-            "train is 'decoder', but base_model is missing; name the autoencoder's folder"
-        )
     if config.architecture == "block":
         vae = BlockAutoencoder(
             block_size=config.block_size,
+            shuffle=config.shuffle,
+            linear_code=config.linear_code,
+            learned_encoder=config.train == "all",
             latent_channels=config.latent_channels,
             context_channels=config.context_channels,
             num_context_blocks=config.num_context_blocks,
@@ -111,7 +115,14 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
             sample_size=config.image_size,
         )
         vae.fit(to_unit(images[:: max(1, len(images) // 1000)]))
+        if config.train == "decoder":
+            freeze_encoder(vae)
         return vae
+    if config.train == "decoder":
+        raise InvalidInput(
+            "train is 'decoder', but base_model is missing; name the autoencoder's folder, or "
+            "choose architecture: block, whose linear code needs no training"
+        )
     channels = config.block_out_channels
     return AutoencoderKL(
         in_channels=images.shape[1],
@@ -319,7 +330,7 @@ def _finish(
     device: torch.device,
 ) -> Path:
     scale = vae.config.scaling_factor
-    if config.train == "all":
+    if config.train == "all" or config.base_model is None:
         scale = latent_scale(vae, images, device)
     vae.register_to_config(scaling_factor=scale)
     folder = config.output / "vae"

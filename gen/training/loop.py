@@ -104,10 +104,11 @@ def save_checkpoint(folder: Path, trained: Mapping[str, Trained], step: int) -> 
     target = folder / f"step-{step:07d}"
     target.mkdir(parents=True, exist_ok=True)
     for name, part in trained.items():
-        save_file(_contiguous(part.module), target / f"{name}.safetensors")
-        save_file(_optimizer_tensors(part.optimizer), target / f"{name}.optimizer.safetensors")
+        save_file(_contiguous(part.module.state_dict()), target / f"{name}.safetensors")
+        moments = _contiguous(_optimizer_tensors(part.optimizer))
+        save_file(moments, target / f"{name}.optimizer.safetensors")
         if part.ema is not None:
-            save_file(_contiguous(part.ema), target / f"{name}.ema.safetensors")
+            save_file(_contiguous(part.ema.state_dict()), target / f"{name}.ema.safetensors")
     pointer = folder / "latest.json.part"
     pointer.write_text(json.dumps({"step": step, "folder": target.name}))
     os.replace(pointer, folder / "latest.json")
@@ -117,8 +118,8 @@ def save_checkpoint(folder: Path, trained: Mapping[str, Trained], step: int) -> 
         old.rmdir()
 
 
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def load_checkpoint(folder: Path, trained: Mapping[str, Trained]) -> int:

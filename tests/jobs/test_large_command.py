@@ -83,13 +83,48 @@ def test_words_and_variations_make_images_and_tiles(
           "--size", "64x64", "--out", str(tmp_path / "v.ome.tif"))  # fmt: skip
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    """All pixels (H, W, 3) of a slide."""
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
+
+
+def test_tissue_grows_around_a_picture_that_is_kept(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
+    real, out = np.asarray(Image.open(reference)), tmp_path / "around.tif"
+    row = large(model, "--keep", str(reference), "--size", "200x180", "--keep-at", "40,60",
+                "--lossless", "--out", str(out))  # fmt: skip
+    drawn = pixels_of(out)
+    assert np.array_equal(drawn[64:126, 44:146], real[4:66, 4:106])  # all but the seam
+    assert drawn[:60].std() > 0
+    settings = row["settings"]
+    assert isinstance(settings, dict)
+    assert (settings["source"], settings["kept_left"], settings["kept_top"]) == ("keep", 40, 60)
+    assert settings["real_share"] == pytest.approx(70 * 110 / (200 * 180), abs=1e-5)
+    assert row["source_sha256"] is not None
+
+
+def test_a_mask_says_what_is_kept_and_the_middle_is_where(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
+    real, out = np.asarray(Image.open(reference)), tmp_path / "masked.tif"
+    mask = np.zeros(real.shape[:2], np.uint8)
+    mask[:, :40] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    large(model, "--text", "stroma", "--keep", str(reference), "--size", "210x170", "--lossless",
+          "--keep-mask", str(tmp_path / "mask.png"), "--out", str(out))  # fmt: skip
+    drawn = pixels_of(out)[50:120, 50:160]
+    assert np.array_equal(drawn[4:-4, 4:36], real[4:-4, 4:36])
+    assert not np.array_equal(drawn[4:-4, 44:], real[4:-4, 44:])
+
+
 def test_a_seed_means_one_image(model: Path, reference: Path, tmp_path: Path) -> None:
     pixels = []
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         out = tmp_path / f"{name}.tif"
         large(model, "--like", str(reference), "--seed", seed, "--lossless", "--out", str(out))
-        with openslide.OpenSlide(out) as slide:
-            pixels.append(np.asarray(slide.read_region((0, 0), 0, slide.dimensions)))
+        pixels.append(pixels_of(out))
     assert np.array_equal(pixels[0], pixels[1])
     assert not np.array_equal(pixels[0], pixels[2])
 
@@ -103,6 +138,10 @@ def test_a_seed_means_one_image(model: Path, reference: Path, tmp_path: Path) ->
         (["--text", "a", "--size", "1000000x64"], "width is 1000000"),
         (["--text", "a", "--size", "big"], "WIDTHxHEIGHT"),
         (["--like", "EMPTY"], "empty"),
+        (["--text", "a", "--keep-at", "0,0"], "need --keep"),
+        (["--keep", "REFERENCE", "--keep-at", "here"], "LEFT,TOP"),
+        (["--keep", "REFERENCE", "--size", "64x64"], "not within the image"),
+        (["--keep", "REFERENCE", "--keep-mask", "OTHER"], "the mask has the shape"),
         (["--text", "a", "--model", "cxr-mini"], "projection"),
     ],
 )
@@ -110,7 +149,9 @@ def test_wrong_input_is_explained_and_leaves_no_file(
     model: Path, reference: Path, tmp_path: Path, options: list[str], words: str
 ) -> None:
     (tmp_path / "empty.png").touch()
+    Image.new("L", (9, 9)).save(tmp_path / "other.png")
     places = {"REFERENCE": str(reference), "EMPTY": str(tmp_path / "empty.png")}
+    places["OTHER"] = str(tmp_path / "other.png")
     out = tmp_path / "out.tif"
     command = ["large", "--model", str(model), "--out", str(out)]
     command += [places.get(option, option) for option in options]

@@ -13,6 +13,7 @@ from torch import Tensor
 from gen.embedding_field import EmbeddingField
 from gen.engine import Engine, run
 from gen.errors import InvalidInput
+from gen.known_region import KnownRegion
 from gen.reference_field import embed_grid, reader
 from pipelines.large_image import LargeImagePipeline
 
@@ -134,3 +135,39 @@ def test_without_a_prior_words_are_refused(tiny_large_model: Path) -> None:
     bare.prior = None
     with pytest.raises(InvalidInput, match="has no prior"):
         bare.field_from_text("stroma", 64, 64)
+
+
+def test_around_a_kept_part_the_field_is_its_own_within_and_something_of_it_beyond(
+    pipeline: LargeImagePipeline,
+) -> None:
+    pixels = noise(96, 64)
+    field = run(
+        pipeline.field_around(KnownRegion(pixels, 64, 32), 256, 160, seeded()), pipeline.networks
+    )
+    own = run(pipeline.field_like(reader(pixels), 96, 64), pipeline.networks)
+    assert field.size == (256, 160)
+    # entries lie on a pitch of 16, and so does the corner of the kept part
+    assert torch.allclose(field.grid[4:10, 2:6], own.grid, atol=1e-6)
+    assert not torch.allclose(field.grid[4:10, 6:10], own.grid, atol=1e-3)
+    again = run(
+        pipeline.field_around(KnownRegion(pixels, 64, 32), 256, 160, seeded()), pipeline.networks
+    )
+    assert torch.equal(field.grid, again.grid)
+
+
+def test_what_a_mask_leaves_out_is_no_example(pipeline: LargeImagePipeline) -> None:
+    pixels = np.zeros((96, 192, 3), np.uint8)
+    pixels[:, 96:] = noise(96, 96)
+    mask = np.zeros((96, 192), bool)
+    mask[:, :64] = True  # black for all of a patch around
+    black = run(pipeline.field_like(reader(pixels[:, :64]), 96, 64), pipeline.networks).grid[0, 0]
+    field = run(
+        pipeline.field_around(KnownRegion(pixels, 32, 32, mask), 160, 256, seeded()),
+        pipeline.networks,
+    )
+    assert torch.allclose(field.grid, black.expand_as(field.grid), atol=1e-5)
+
+
+def test_a_kept_part_that_does_not_fit_is_refused(pipeline: LargeImagePipeline) -> None:
+    with pytest.raises(InvalidInput, match="not within the image of 64 x 64"):
+        pipeline.field_around(KnownRegion(noise(96, 64), 0, 0), 64, 64)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
 
 IMAGES = torch.nn.functional.interpolate(
@@ -55,6 +56,31 @@ def test_latents_have_power_one_and_deviations_of_the_root() -> None:
     deviations = latents.double().std(dim=(0, 2, 3), unbiased=False).numpy()
     assert latents.square().mean() == pytest.approx(1, rel=1e-3)
     assert np.allclose(deviations / deviations[0], (values / values[0]) ** 0.25, atol=1e-3)
+
+
+def test_the_code_of_mean_colours_is_a_small_picture() -> None:
+    images = torch.rand(6, 3, 32, 32, generator=torch.manual_seed(1)) * 2 - 1
+    vae = BlockAutoencoder(
+        block_size=4, latent_channels=3, in_channels=3, out_channels=3, context_channels=8,
+        refine_channels=8, shuffle=2, linear_code="mean", learned_encoder=False,
+    )  # fmt: skip
+    vae.fit(images)
+    vae.requires_grad_(False)
+    latents = vae.encode(images).latent_dist.mean
+    assert latents.square().mean() == pytest.approx(1, rel=1e-3)
+    small = torch.nn.functional.avg_pool2d(images, 4)
+    decoded = torch.nn.functional.avg_pool2d(vae.linear_decode(latents), 4)
+    assert torch.allclose(decoded, small, atol=1e-5)
+    assert not any(name.startswith("encode_context") for name, _ in vae.named_parameters())
+
+
+def test_there_are_no_more_mean_colours_than_colours() -> None:
+    vae = BlockAutoencoder(
+        block_size=4, latent_channels=4, in_channels=3, out_channels=3, context_channels=8,
+        refine_channels=8, shuffle=2, linear_code="mean",
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="latent_channels is 4, but a block has 3 mean colours"):
+        vae.fit(torch.rand(2, 3, 16, 16))
 
 
 def test_the_posterior_has_the_deviation_it_was_given() -> None:

@@ -17,6 +17,7 @@ from gen.training.autoencoder import (
     latent_scale,
     load_autoencoder,
     psnr,
+    read_images,
     spectral_distance,
     train_autoencoder,
 )
@@ -114,7 +115,21 @@ def test_training_the_decoder_keeps_the_latents(radiographs: Path, tmp_path: Pat
 
 def test_a_decoder_needs_an_encoder_to_decode_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="base_model is missing"):
-        build(config_of(tmp_path, train="decoder"), IMAGES)
+        build(config_of(tmp_path, architecture="kl", train="decoder"), IMAGES)
+
+
+def test_a_linear_code_needs_no_training(radiographs: Path, tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path, data=radiographs, train="decoder", linear_code="mean", latent_channels=1
+    )
+    before = build(config, read_images(config, "train"))
+    assert isinstance(before, BlockAutoencoder)
+    after = load_autoencoder(train_autoencoder(config, lambda _: None))
+    image = torch.rand(1, 1, 32, 32) * 2 - 1
+    latents = after.encode(image).latent_dist.mean
+    assert torch.allclose(latents, before.encode(image).latent_dist.mean, atol=1e-5)
+    assert after.config.scaling_factor == pytest.approx(1, rel=0.5)
+    assert not torch.allclose(before.decode(latents).sample, after.decode(latents).sample)
 
 
 def test_a_kl_autoencoder_freezes_alike(tmp_path: Path) -> None:
