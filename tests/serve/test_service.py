@@ -1,5 +1,6 @@
 """The real service: Ray, its processes, and what becomes of work when they die."""
 
+import base64
 import io
 import re
 import subprocess
@@ -24,9 +25,13 @@ SAMPLER, WORKER, CONTROLLER = "ServeReplica:medphantom:Sampler", "JobWorker", "S
 
 
 @pytest.fixture(scope="module")
-def service(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def service(
+    tiny_model: str, tiny_large_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
     """One for all tests here: whatever they kill must come back."""
-    with ServiceProcess(tmp_path_factory.mktemp("served"), tiny_model) as process:
+    models = [tiny_model, str(tiny_large_model)]
+    folder = tmp_path_factory.mktemp("served")
+    with ServiceProcess(folder, tiny_model, models=models) as process:
         yield process
 
 
@@ -155,6 +160,23 @@ def test_a_job_outlives_its_sampler_and_its_worker(
         wait_for(client, "disturbed", when)
         assert service.kill(victim) == 1
     assert finished_images(client, "disturbed") == undisturbed
+
+
+def test_a_large_image_outlives_its_sampler_too(
+    client: httpx.Client, service: ServiceProcess
+) -> None:
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 60).convert("RGB").save(stream, "PNG")
+    picture = base64.b64encode(stream.getvalue()).decode()
+    spec = {"variation": [picture], "width": 1024, "height": 512, "seed": 7}
+    body = {"task": "large-images", "spec": {**spec, "num_inference_steps": 3}}
+    client.put("/v1/jobs/large-undisturbed", json=body).raise_for_status()
+    undisturbed = finished_images(client, "large-undisturbed")
+    client.put("/v1/jobs/large-disturbed", json=body).raise_for_status()
+    while client.get("/v1/jobs/large-disturbed").json()["steps_done"] < 100:
+        time.sleep(0.02)
+    assert service.kill(SAMPLER) == 1
+    assert finished_images(client, "large-disturbed") == undisturbed
 
 
 def test_a_cancelled_job_stops(client: httpx.Client) -> None:
