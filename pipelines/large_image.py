@@ -36,13 +36,13 @@ from gen.large_canvas import (
     denoise_canvas,
     draw_canvas_noise,
 )
+from gen.noising import Noising
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.store.weight_files import read_object
 from gen.tiling import Layout, bell, overlapping, shifted
 from gen.types import Component, ModelCall, Process
 from pipelines.large_fields import field_around, field_from_text, field_like, field_varied
-from pipelines.large_previews import estimate_x0
 from pipelines.outputs import LargeImages, check_output_type, present
 
 Method = Literal["shift", "overlap"]
@@ -411,7 +411,7 @@ class LargeImagePipeline(DiffusionPipeline):
             guided = classifier_free(self._unet, context, null, guidance_scale)
             output = yield from guided(latents, timestep)
             if on_denoised is not None:
-                on_denoised(estimate_x0(latents, output, timestep, scheduler), centres)
+                on_denoised(Noising(scheduler).clean(latents, output, timestep), centres)
             return output
 
         return predict

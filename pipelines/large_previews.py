@@ -10,26 +10,6 @@ from gen.types import ModelCall, Process
 LONGEST_SIDE = 64  # cells of the latents of an overview: a few windows' worth of decoding
 
 
-def estimate_x0(latents: Tensor, model_output: Tensor, timestep: Tensor, scheduler: Any) -> Tensor:
-    """The clean latents that a network's answer stands for; of unknown kinds, the noisy ones.
-
-    Args:
-        latents, model_output: (N, C, h, w), the network's input, of unit variance, and answer.
-        timestep: () of both; the nearest that the model was trained on counts.
-        scheduler: for its `alphas_cumprod` and prediction type.
-    """
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind == "sample":
-        return model_output
-    if kind not in ("epsilon", "v_prediction"):
-        return latents
-    alpha = scheduler.alphas_cumprod[int(timestep.round())].to(latents)
-    signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
-    if kind == "v_prediction":
-        return signal * latents - noise * model_output
-    return (latents - noise * model_output) / signal
-
-
 class Overview:
     """A canvas in small: each cell is the mean of what windows last estimated there.
 

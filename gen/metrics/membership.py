@@ -5,7 +5,7 @@ An image that the model has seen too often is denoised better than one that it h
 must come from the same source as held-out ones, or the loss tells the source and not membership.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,12 @@ from gen.denoising import draw_noise
 from gen.errors import InvalidInput
 from gen.metrics.alignment import auroc
 from gen.metrics.intervals import LEVELS, Estimate
+from gen.noising import Noising
 from gen.types import ConditionedPredict, Process
 
 TIMESTEPS = (50, 100, 200, 400)  # of 1000; near 0 every image is easy, near the end every one hard
 
 Losses = NDArray[np.floating]
-# x0, noise and the square roots of alpha_bar and 1 - alpha_bar -> what the network shall answer
-_TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    "epsilon": lambda x0, noise, signal, sigma: noise,
-    "sample": lambda x0, noise, signal, sigma: x0,
-    "v_prediction": lambda x0, noise, signal, sigma: signal * noise - sigma * x0,
-}
 
 
 def denoising_losses(
@@ -58,33 +53,22 @@ def denoising_losses(
         InvalidInput: a timestep is not in the schedule, or nothing is drawn; the scheduler has no
             alpha_bar or another prediction type; or there is not a generator for each image.
     """
-    _check(scheduler, timesteps, num_draws, len(latents), len(generator))
-    target = _TARGETS[scheduler.config.prediction_type]
+    noising = Noising(scheduler)
+    _check(len(noising), timesteps, num_draws, len(latents), len(generator))
     losses = torch.zeros(len(latents), device=latents.device)
     for timestep in timesteps:
-        alpha_bar = scheduler.alphas_cumprod[timestep].to(latents)
-        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         time = torch.tensor(float(timestep), device=latents.device)
         for _ in range(num_draws):
             noise = draw_noise(latents.shape[1:], generator).to(latents)
-            output = yield from predict(signal * latents + sigma * noise, time, condition)
-            wanted = target(latents, noise, signal, sigma)
+            output = yield from predict(noising.add(latents, noise, time), time, condition)
+            wanted = noising.target(latents, noise, time)
             losses += (output - wanted).float().square().flatten(1).mean(1)
     return losses / (len(timesteps) * num_draws)
 
 
 def _check(
-    scheduler: Any, timesteps: Sequence[int], num_draws: int, num_images: int, num_generators: int
+    length: int, timesteps: Sequence[int], num_draws: int, num_images: int, num_generators: int
 ) -> None:
-    if not hasattr(scheduler, "alphas_cumprod") or (
-        scheduler.config.prediction_type not in _TARGETS
-    ):
-        kind = scheduler.config.get("prediction_type", "none")
-        raise InvalidInput(
-            f"scheduler is a {type(scheduler).__name__} of prediction_type {kind}, but must have"
-            f" alphas_cumprod and one of: {', '.join(_TARGETS)}; give the model's DDPM scheduler"
-        )
-    length = len(scheduler.alphas_cumprod)
     if num_draws < 1 or not timesteps or min(timesteps) < 0 or max(timesteps) >= length:
         raise InvalidInput(
             f"timesteps are {tuple(timesteps)} with num_draws {num_draws}, but there must be at"

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen.noising import Noising
 from gen.training.loop import LoopConfig
 
 
@@ -46,14 +47,6 @@ def snr_weight(alpha_bar: Tensor, prediction_type: str, gamma: float | None) -> 
     return clipped / snr if prediction_type == "epsilon" else clipped / (snr + 1)
 
 
-def diffusion_target(latents: Tensor, noise: Tensor, alpha_bar: Tensor, kind: str) -> Tensor:
-    """epsilon, or v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022)."""
-    if kind == "epsilon":
-        return noise
-    alpha_bar = alpha_bar.view(-1, 1, 1, 1)
-    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * latents
-
-
 def diffusion_loss(
     scheduler: Any,
     predict: Callable[[Tensor, Tensor], Tensor],
@@ -70,14 +63,11 @@ def diffusion_loss(
         min_snr_gamma: see `snr_weight`.
         generator: of noise and timesteps, on the CPU.
     """
-    kind = scheduler.config.prediction_type
+    noising = Noising(scheduler)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-    steps = scheduler.config.num_train_timesteps
-    timesteps = torch.randint(steps, (len(clean),), generator=generator)
-    alpha_bar = scheduler.alphas_cumprod[timesteps].to(clean.device)
-    root = alpha_bar.view(-1, 1, 1, 1)
-    noisy = root.sqrt() * clean + (1 - root).sqrt() * noise
-    output = predict(noisy, timesteps.to(clean.device)).float()
-    target = diffusion_target(clean, noise, alpha_bar, kind)
-    weight = snr_weight(alpha_bar, kind, min_snr_gamma)
+    timesteps = torch.randint(len(noising), (len(clean),), generator=generator).to(clean.device)
+    output = predict(noising.add(clean, noise, timesteps), timesteps).float()
+    target = noising.target(clean, noise, timesteps)
+    alpha_bar = scheduler.alphas_cumprod.to(clean.device)[timesteps]
+    weight = snr_weight(alpha_bar, noising.prediction_type, min_snr_gamma)
     return (weight * F.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))).mean()

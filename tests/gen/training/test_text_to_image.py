@@ -9,7 +9,7 @@ from torch import nn
 
 from gen.data.captions import NORMAL, Labels
 from gen.errors import InvalidInput
-from gen.training.diffusion import diffusion_target, snr_weight
+from gen.training.diffusion import snr_weight
 from gen.training.text_to_image import (
     TextToImageConfig,
     draw_captions,
@@ -36,16 +36,6 @@ def config_of(tmp_path: Path, **changes: Any) -> TextToImageConfig:
         "max_length": 16,
     }
     return TextToImageConfig.model_validate({**fields, **changes})
-
-
-def test_noise_and_image_come_back_from_v() -> None:
-    latents, noise = torch.randn(2, 3, 4, 5, 5, generator=torch.manual_seed(0))
-    root = ALPHA_BAR.view(-1, 1, 1, 1)
-    noisy = root.sqrt() * latents + (1 - root).sqrt() * noise
-    v = diffusion_target(latents, noise, ALPHA_BAR, "v_prediction")
-    assert torch.allclose(root.sqrt() * noisy - (1 - root).sqrt() * v, latents, atol=1e-5)
-    assert torch.allclose((1 - root).sqrt() * noisy + root.sqrt() * v, noise, atol=1e-5)
-    assert torch.equal(diffusion_target(latents, noise, ALPHA_BAR, "epsilon"), noise)
 
 
 def test_min_snr_weighs_every_prediction_as_the_same_loss_of_the_image() -> None:
