@@ -92,6 +92,7 @@ def denoise(
     predict: Predict,
     generator: Sequence[torch.Generator],
     on_step: OnStep | None = None,
+    skip: int = 0,
 ) -> Process[Tensor]:
     """Take latents along the scheduler's timesteps to clean ones.
 
@@ -102,9 +103,13 @@ def denoise(
             so that requests with different schedulers share a forward.
         generator: one for each image, for the schedulers that add noise.
         on_step: sees every step and may replace the latents.
+        skip: steps left out at the start; the latents are of the noise level behind them.
 
     Returns:
         The denoised latents (N, C, H, W).
+
+    Raises:
+        InvalidInput: there is not a generator for each image, or the scheduler cannot skip.
     """
     if len(generator) != len(latents):
         raise InvalidInput(
@@ -112,7 +117,8 @@ def denoise(
         )
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     noise = {"generator": list(generator)} if takes_generator else {}
-    for index, timestep in enumerate(scheduler.timesteps):
+    begin(scheduler, skip)
+    for index, timestep in enumerate(scheduler.timesteps[skip:], skip):
         model_input = scheduler.scale_model_input(latents, timestep)
         model_output = yield from predict(model_input, timestep.float())
         output = scheduler.step(model_output, timestep, latents, **noise)
@@ -121,6 +127,23 @@ def denoise(
             replaced = on_step(index, timestep, latents, denoised(scheduler, output))
             latents = latents if replaced is None else replaced
     return latents
+
+
+def begin(scheduler: Scheduler, step: int) -> None:
+    """Set a fresh scheduler to its step of that number.
+
+    Raises:
+        InvalidInput: it counts its steps itself.
+    """
+    if not step:
+        return
+    if hasattr(scheduler, "counter"):
+        raise InvalidInput(
+            f"scheduler is a {type(scheduler).__name__}, which cannot leave out its first {step}"
+            f" steps; choose another, such as {DEFAULT_SCHEDULER}"
+        )
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(step)
 
 
 def denoised(scheduler: Scheduler, output: Any) -> Tensor:

@@ -1,0 +1,60 @@
+"""Guidance towards a class of rarity, by the gradient of a classifier of noisy latents.
+
+Um et al. 2024 (Don't Play Favorites, arXiv 2301.12334, equation 7). The classes are quantiles of
+the minority score, from the commonest, 0, to the rarest.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gen.noising import Noising
+from gen.types import ModelCall, Predict, Process
+
+
+def towards_class(
+    predict: Predict,
+    noising: Noising,
+    classes: Tensor,
+    scale: float,
+    component: str = "minority_classifier",
+    every: int = 1,
+) -> Predict:
+    """Predictions of noise less sqrt(1 - abar_t) scale grad log p(class | x_t).
+
+    Args:
+        predict: the network, guided or not.
+        noising: of the model's scheduler.
+        classes: (N,) to move to.
+        scale: w of the paper; 0 asks the classifier nothing.
+        component: (latents (N, C, h, w), timesteps (N,)) -> log-odds (N, L), differentiable.
+        every: the gradient is computed at every so many steps and used until the next.
+    """
+    counter = 0
+    gradient: Tensor | None = None
+
+    def guided(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        nonlocal counter, gradient
+        output = yield from predict(latents, timestep)
+        if scale == 0:
+            return output
+        if counter % every == 0:
+            gradient = yield from class_gradient(latents, timestep, classes, component)
+        counter += 1
+        assert gradient is not None
+        _, sigma = noising.roots(timestep, latents)
+        return noising.shift_noise(output, -scale * sigma * gradient.to(output), timestep)
+
+    return guided
+
+
+def class_gradient(
+    latents: Tensor, timestep: Tensor, classes: Tensor, component: str
+) -> Process[Tensor]:
+    """grad log p(class | x_t), (N, C, h, w)."""
+    leaf = latents.detach().requires_grad_()
+    times = timestep.to(leaf.device).expand(len(leaf))
+    log_odds = yield ModelCall(component, (leaf, times), needs_grad=True)
+    chosen = F.log_softmax(log_odds.float(), 1).gather(1, classes.to(leaf.device)[:, None])
+    (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
+    return gradient
