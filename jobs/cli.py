@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
-from jobs import bench, bench_large, evaluate, generate, large, models, train
+from jobs import bench, bench_large, evaluate, generate, large, minority_scores, models, train
 from jobs.audit import command as audit
 
 BAD_INPUT = 2  # the code of a wrong option, too
@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command("generate")(generate.command)
 app.command("large")(large.command)
 app.add_typer(models.commands, name="models")
+train.commands.command("minority-scores")(minority_scores.command)
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)

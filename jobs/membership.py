@@ -163,19 +163,13 @@ def losses_of(
     from gen.denoising import make_generators
     from gen.metrics.membership import denoising_losses
     from gen.training.text_to_image import encode_images
-    from gen.types import ModelCall
 
     device = pipeline.unet.device
     latents = encode_images(pipeline.vae, images, device).to(device)
     condition, _ = yield from pipeline.encode_prompts(prompts, [])
-
-    def predict(latents: "Tensor", timestep: "Tensor", condition: "Tensor") -> "Process[Tensor]":
-        return (yield ModelCall("unet", (latents, timestep.expand(len(latents)), condition)))
-
     generators = make_generators(seeds)
-    return (
-        yield from denoising_losses(latents, condition, predict, pipeline.scheduler, generators)
-    )
+    losses = denoising_losses(latents, condition, pipeline.predict, pipeline.scheduler, generators)
+    return (yield from losses)
 
 
 def membership(

@@ -263,13 +263,15 @@ class TextToCXRPipeline(DiffusionPipeline):
         guidance_interval: tuple[float, float],
     ) -> Predict:
         """The U-Net under classifier-free guidance."""
-
-        def predict(latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
-            timesteps = timestep.to(latents.device).expand(len(latents))
-            return (yield ModelCall("unet", (latents, timesteps, condition)))
-
         steps = self.scheduler.config.num_train_timesteps
-        return classifier_free(predict, condition, null, guidance_scale, guidance_interval, steps)
+        return classifier_free(
+            self.predict, condition, null, guidance_scale, guidance_interval, steps
+        )
+
+    def predict(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
+        """The U-Net's answer (N, c, h, w) at a timestep () under a condition (N, L, D)."""
+        timesteps = timestep.to(latents.device).expand(len(latents))
+        return (yield ModelCall("unet", (latents, timesteps, condition)))
 
     def decode(self, latents: Tensor) -> Process[Tensor]:
         """Images (N, C, H, W) in [0, 1] of latents."""

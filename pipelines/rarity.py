@@ -1,0 +1,65 @@
+"""How rare a text-to-image model finds images that somebody has: their minority scores."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gen.guidance.minority_score import (
+    NOISE_LEVEL,
+    NUM_DRAWS,
+    Distance,
+    encoder_distance,
+    minority_scores,
+    pixel_distance,
+    squared_error,
+)
+from gen.noising import Noising
+from gen.types import Process
+from pipelines.text_to_cxr import TextToCXRPipeline
+
+Kind = Literal["encoder", "pixel", "latent"]
+
+
+def score_latents(
+    pipeline: TextToCXRPipeline,
+    latents: Tensor,
+    prompts: list[str],
+    generators: Sequence[torch.Generator],
+    kind: Kind = "encoder",
+    noise_level: float = NOISE_LEVEL,
+    num_draws: int = NUM_DRAWS,
+) -> Process[Tensor]:
+    """Minority scores (N,) of scaled latents (N, c, h, w) under their prompts, without guidance.
+
+    With `kind` "encoder", the engine's component `embedder` answers embeddings (N, D) of unit
+    length of images (N, C, H, W) in [-1, 1].
+    """
+    condition, _ = yield from pipeline.encode_prompts(prompts, [])
+    latents = latents.to(pipeline.unet.device, condition.dtype)
+
+    def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        return (yield from pipeline.predict(latents, timestep, condition))
+
+    noising = Noising(pipeline.scheduler)
+    distance = distance_of(kind, pipeline)
+    return (
+        yield from minority_scores(
+            latents, predict, noising, generators, distance, noise_level, num_draws
+        )
+    )
+
+
+def distance_of(kind: Kind, pipeline: TextToCXRPipeline) -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these."""
+
+    def decode(latents: Tensor) -> Process[Tensor]:
+        return (yield from pipeline.decode(latents)) * 2 - 1
+
+    kinds: dict[Kind, Callable[[], Distance]] = {
+        "latent": lambda: squared_error,
+        "pixel": lambda: pixel_distance(decode),
+        "encoder": lambda: encoder_distance(decode, "embedder"),
+    }
+    return kinds[kind]()
