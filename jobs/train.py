@@ -145,3 +145,14 @@ def embedding_prior(config: ConfigFile, changes: Set = None) -> None:
     from gen.training.embedding_prior import EmbeddingPriorConfig, train_embedding_prior
 
     _train(train_embedding_prior, read_config(config, EmbeddingPriorConfig, changes or ()))
+
+
+@commands.command("minority-classifier")
+def minority_classifier(config: ConfigFile, changes: Set = None) -> None:
+    """Train what tells rare images from common ones through noise, beside a text-to-image model."""
+    from gen.training.minority_classifier import (
+        MinorityClassifierConfig,
+        train_minority_classifier,
+    )
+
+    _train(train_minority_classifier, read_config(config, MinorityClassifierConfig, changes or ()))

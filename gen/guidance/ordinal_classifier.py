@@ -9,25 +9,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen.noising import Noising
-from gen.types import ModelCall, Predict, Process
+from gen.types import Predict, Process
 
 
 def towards_class(
     predict: Predict,
+    classify: Predict,
     noising: Noising,
     classes: Tensor,
     scale: float,
-    component: str = "minority_classifier",
     every: int = 1,
 ) -> Predict:
     """Predictions of noise less sqrt(1 - abar_t) scale grad log p(class | x_t).
 
     Args:
         predict: the network, guided or not.
+        classify: the classifier's log-odds (N, L), which can be differentiated.
         noising: of the model's scheduler.
         classes: (N,) to move to.
         scale: w of the paper; 0 asks the classifier nothing.
-        component: (latents (N, C, h, w), timesteps (N,)) -> log-odds (N, L), differentiable.
         every: the gradient is computed at every so many steps and used until the next.
     """
     counter = 0
@@ -39,7 +39,7 @@ def towards_class(
         if scale == 0:
             return output
         if counter % every == 0:
-            gradient = yield from class_gradient(latents, timestep, classes, component)
+            gradient = yield from class_gradient(latents, timestep, classify, classes)
         counter += 1
         assert gradient is not None
         _, sigma = noising.roots(timestep, latents)
@@ -49,12 +49,11 @@ def towards_class(
 
 
 def class_gradient(
-    latents: Tensor, timestep: Tensor, classes: Tensor, component: str
+    latents: Tensor, timestep: Tensor, classify: Predict, classes: Tensor
 ) -> Process[Tensor]:
     """grad log p(class | x_t), (N, C, h, w)."""
     leaf = latents.detach().requires_grad_()
-    times = timestep.to(leaf.device).expand(len(leaf))
-    log_odds = yield ModelCall(component, (leaf, times), needs_grad=True)
+    log_odds = yield from classify(leaf, timestep)
     chosen = F.log_softmax(log_odds.float(), 1).gather(1, classes.to(leaf.device)[:, None])
     (gradient,) = torch.autograd.grad(chosen.sum(), leaf)
     return gradient

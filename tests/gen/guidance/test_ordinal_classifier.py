@@ -30,10 +30,15 @@ def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
     return (yield ModelCall("unet", (latents, timestep.expand(len(latents)))))
 
 
+def classify(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+    rows = (latents, timestep.expand(len(latents)))
+    return (yield ModelCall("minority_classifier", rows, needs_grad=True))
+
+
 @pytest.mark.parametrize("kind", PREDICTION_TYPES)
 def test_the_noise_moves_by_the_gradient_of_the_log_probability(kind: str) -> None:
     noising = Noising(DDIMScheduler(prediction_type=kind))
-    guided = towards_class(predict, noising, CLASSES, 3.0)
+    guided = towards_class(predict, classify, noising, CLASSES, 3.0)
     output = run(guided(LATENTS, TIME), COMPONENTS)
     probability = (LATENTS.flatten(1) @ WEIGHTS.T).softmax(1)
     gradient = (WEIGHTS[CLASSES] - probability @ WEIGHTS).view_as(LATENTS)
@@ -46,12 +51,12 @@ def test_the_noise_moves_by_the_gradient_of_the_log_probability(kind: str) -> No
 
 def test_it_asks_the_classifier_as_seldom_as_told_and_without_a_scale_never() -> None:
     noising = Noising(DDIMScheduler())
-    guided = towards_class(predict, noising, CLASSES, 1.0, every=3)
+    guided = towards_class(predict, classify, noising, CLASSES, 1.0, every=3)
     asked.clear()
     outputs = [run(guided(LATENTS, torch.tensor(t)), COMPONENTS) for t in (900.0, 800.0, 700.0)]
     assert asked == [900.0]
     assert not torch.equal(outputs[2], 0.5 * LATENTS)
-    off = towards_class(predict, noising, CLASSES, 0.0)
+    off = towards_class(predict, classify, noising, CLASSES, 0.0)
     assert torch.equal(run(off(LATENTS, TIME), COMPONENTS), 0.5 * LATENTS)
     assert asked == [900.0]
 
@@ -60,11 +65,13 @@ def test_rows_with_and_without_it_share_forwards_unchanged() -> None:
     noising = Noising(DDIMScheduler())
     engine = Engine(COMPONENTS, max_rows=8)
     tickets = [
-        engine.submit(towards_class(predict, noising, CLASSES, scale)(LATENTS, TIME))
+        engine.submit(towards_class(predict, classify, noising, CLASSES, scale)(LATENTS, TIME))
         for scale in (0.0, 1.0, 2.0)
     ]
     while engine.step():
         pass
     for ticket, scale in zip(tickets, (0.0, 1.0, 2.0), strict=True):
-        alone = run(towards_class(predict, noising, CLASSES, scale)(LATENTS, TIME), COMPONENTS)
+        alone = run(
+            towards_class(predict, classify, noising, CLASSES, scale)(LATENTS, TIME), COMPONENTS
+        )
         assert torch.allclose(ticket.result(), alone, atol=1e-6)
