@@ -1,0 +1,87 @@
+"""The minority level that is asked for, and what each sampler must be told to reach it.
+
+A level is a quantile in [0, 1] of the minority scores of the training data: 0.9 is as rare as the
+rarest tenth. A model's calibration says which strength of each sampler reaches which level, so that
+a level means the same whatever the sampler.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from gen.errors import InvalidInput
+
+MinorityMethod = Literal["boost_and_skip", "classifier", "self_guided", "prompt"]
+"""What moves sampling to the rare; see the file of `gen.guidance` of each name."""
+
+METHODS: tuple[MinorityMethod, ...] = get_args(MinorityMethod)
+CALIBRATE = "medphantom train minority-calibration"
+COMMON = 0.5  # levels below push the rare away
+
+
+class ScoreSettings(BaseModel):
+    """What minority scores that compare have in common: see `gen.guidance.minority_score`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    distance: Literal["encoder", "pixel", "latent"]
+    encoder: str | None = None
+    noise_level: float = Field(gt=0, lt=1)
+    num_draws: int = Field(ge=1)
+
+
+class MinorityCalibration(BaseModel):
+    """Of one model: `calibration["minority"]` of its card.
+
+    `scores` are those of the training data at equally spaced quantiles from 0 to 1. `strengths`
+    are, of each method, pairs of a level and the strength whose images reach it, both rising.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    score: ScoreSettings
+    scores: tuple[float, ...] = Field(min_length=2)
+    strengths: dict[MinorityMethod, tuple[tuple[float, float], ...]]
+
+    def quantile(self, score: float) -> float:
+        """The share of the training data that has a lower score."""
+        return float(np.interp(score, self.scores, np.linspace(0, 1, len(self.scores))))
+
+    def strength(self, method: MinorityMethod, level: float) -> float:
+        """What `method` must be told to reach a level.
+
+        Raises:
+            InvalidInput: it was not calibrated, or never reached the level.
+        """
+        pairs = self.strengths.get(method, ())
+        if not pairs:
+            raise InvalidInput(
+                f"minority_method is {method!r}, for which this model has no calibration, but for:"
+                f" {', '.join(self.strengths) or 'none'}; make it with {CALIBRATE}"
+            )
+        levels, strengths = zip(*pairs, strict=True)
+        if not levels[0] <= level <= levels[-1]:
+            raise InvalidInput(
+                f"minority is {level}, but {method} reaches {levels[0]:.2f} to {levels[-1]:.2f}"
+                " with this model; choose a level between, or another method"
+            )
+        return float(np.interp(level, levels, strengths))
+
+
+def check_level(level: float, method: str, allow_common: bool) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        InvalidInput: the level is no quantile, or below 0.5 without `allow_common`; or there is no
+            such method.
+    """
+    if method not in METHODS:
+        raise InvalidInput(
+            f"minority_method is {method!r}, but must be one of: {', '.join(METHODS)}"
+        )
+    if not 0 <= level <= 1:
+        raise InvalidInput(f"minority is {level}, but must be a quantile from 0 to 1; try 0.9")
+    if level < COMMON and not allow_common:
+        raise InvalidInput(
+            f"minority is {level}, which pushes rare images away; choose 0.5 or more, or say that"
+            " you mean it with allow_common"
+        )
