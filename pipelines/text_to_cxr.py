@@ -16,9 +16,11 @@ from gen.denoising import OnStep, denoise, draw_noise, fresh_scheduler
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
+from gen.guidance.learnt_word import encode_with_word, mean_word
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.types import Component, ModelCall, Predict, Process
+from pipelines.minority import Guided, MinoritySampling, begin
 from pipelines.outputs import ChestXrays, check_output_type, present
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -36,16 +38,30 @@ class TextToCXRPipeline(DiffusionPipeline):
         tokenizer: of the text encoder.
         unet: predicts noise, v or x0 as the scheduler's `prediction_type` says.
         scheduler: any diffusers scheduler; every call works on a copy of its own.
+        minority_classifier: see `gen.models.minority_classifier`; without it, the minority method
+            "classifier" is refused.
     """
 
+    _optional_components = ("minority_classifier",)
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
     def __init__(
-        self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        scheduler: Any,
+        minority_classifier: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            minority_classifier=minority_classifier,
         )
 
     @classmethod
@@ -78,7 +94,7 @@ class TextToCXRPipeline(DiffusionPipeline):
                 f"model_id is {str(model_id)!r}, which has no {', '.join(missing)};"
                 " choose a text-to-image model from `medphantom models list`"
             )
-        return names
+        return names + [name for name in cls._optional_components if name in parts]
 
     @cached_property
     def weight_sha256(self) -> str:
@@ -88,13 +104,18 @@ class TextToCXRPipeline(DiffusionPipeline):
     @property
     def networks(self) -> dict[str, Component]:
         """What this pipeline's model calls name."""
-        return {
+        networks: dict[str, Component] = {
             "text_encoder": lambda *tokens: self.text_encoder(*tokens)[0],
+            "word_encoder": lambda *rows: encode_with_word(self.text_encoder, *rows),
+            "mean_word": lambda *rows: mean_word(self.text_encoder, *rows),
             "unet": lambda sample, timesteps, condition: (
                 self.unet(sample, timesteps, encoder_hidden_states=condition).sample
             ),
             "decoder": lambda latents: self.vae.decode(latents).sample,
         }
+        if self.minority_classifier is not None:
+            networks["minority_classifier"] = self.minority_classifier
+        return networks
 
     @property
     def vae_scale_factor(self) -> int:
@@ -179,6 +200,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         generator: Generators = None,
         latents: Tensor | None = None,
         scheduler: Any = None,
+        minority: MinoritySampling | None = None,
         on_step: OnStep | None = None,
         decode: bool = True,
     ) -> Process[Tensor]:
@@ -200,9 +222,13 @@ class TextToCXRPipeline(DiffusionPipeline):
 
         def sample(latents: Tensor) -> Process[Tensor]:
             condition, null = yield from self.encode_prompts(prompts, negatives)
-            latents = latents.to(self.unet.device, condition.dtype) * scheduler.init_noise_sigma
-            predict = self.guided(condition, null, guidance_scale, guidance_interval)
-            latents = yield from denoise(latents, scheduler, predict, generators, on_step)
+            noise = latents.to(self.unet.device, condition.dtype)
+            latents, skip = begin(minority, noise, scheduler)
+            guided = Guided(
+                self, prompts, condition, null, guidance_scale, guidance_interval, generators
+            )
+            predict = yield from guided.predict(minority)
+            latents = yield from denoise(latents, scheduler, predict, generators, on_step, skip)
             return (yield from self.decode(latents)) if decode else latents
 
         return sample(latents)
@@ -237,13 +263,7 @@ class TextToCXRPipeline(DiffusionPipeline):
     ) -> Process[tuple[Tensor, Tensor]]:
         """Conditions (N, L, D) of prompts and of what guidance moves away from; each text once."""
         texts = sorted({*prompts, *negatives})
-        tokens = self.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        tokens = self._tokens(texts)
         rows = [tokens.input_ids.to(self.text_encoder.device)]
         if getattr(self.text_encoder.config, "use_attention_mask", False):
             rows.append(tokens.attention_mask.to(self.text_encoder.device))
@@ -253,6 +273,20 @@ class TextToCXRPipeline(DiffusionPipeline):
         return (
             states[[place[prompt] for prompt in prompts]],
             states[[place[negative] for negative in negatives]],
+        )
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Token ids (N, L) on the text encoder's device."""
+        ids: Tensor = self._tokens(texts).input_ids.to(self.text_encoder.device)
+        return ids
+
+    def _tokens(self, texts: list[str]) -> Any:
+        return self.tokenizer(
+            texts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
         )
 
     def guided(
@@ -268,10 +302,12 @@ class TextToCXRPipeline(DiffusionPipeline):
             self.predict, condition, null, guidance_scale, guidance_interval, steps
         )
 
-    def predict(self, latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
+    def predict(
+        self, latents: Tensor, timestep: Tensor, condition: Tensor, needs_grad: bool = False
+    ) -> Process[Tensor]:
         """The U-Net's answer (N, c, h, w) at a timestep () under a condition (N, L, D)."""
         timesteps = timestep.to(latents.device).expand(len(latents))
-        return (yield ModelCall("unet", (latents, timesteps, condition)))
+        return (yield ModelCall("unet", (latents, timesteps, condition), needs_grad))
 
     def decode(self, latents: Tensor) -> Process[Tensor]:
         """Images (N, C, H, W) in [0, 1] of latents."""

@@ -20,14 +20,14 @@ def boost(noise: Tensor, scheduler: Any, factor: float, skip: int) -> Tensor:
     Args:
         noise: (N, C, h, w) of unit variance.
         scheduler: a fresh one.
-        factor: gamma of the paper, 1 or more.
+        factor: gamma of the paper, above 1; below 1, what is common is sought.
         skip: Delta t of the paper: steps left out, fewer than there are.
 
     Raises:
         InvalidInput: an argument is out of range.
     """
-    if not factor >= 1:
-        raise InvalidInput(f"factor is {factor}, but must be at least 1; try 1.2")
+    if not factor > 0:
+        raise InvalidInput(f"factor is {factor}, but must be above 0; try 1.2")
     if not 0 <= skip < len(scheduler.timesteps):
         raise InvalidInput(
             f"skip is {skip}, but must be from 0 to {len(scheduler.timesteps) - 1}; try 1"

@@ -89,8 +89,8 @@ def test_skipped_steps_are_not_computed(scheduler: Any) -> None:
 def test_what_cannot_be_boosted_or_skipped_is_refused() -> None:
     scheduler = fresh_scheduler(SCHEDULERS[0], 10)
     noise = torch.zeros(1, *SHAPE)
-    for factor in (0.9, math.nan):
-        with pytest.raises(InvalidInput, match=r"must be at least 1; try 1\.2"):
+    for factor in (0.0, math.nan):
+        with pytest.raises(InvalidInput, match=r"must be above 0; try 1\.2"):
             boost(noise, scheduler, factor, 0)
     for skip in (-1, 10):
         with pytest.raises(InvalidInput, match="from 0 to 9"):
