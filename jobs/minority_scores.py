@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -225,19 +225,10 @@ def ranks(values: "NDArray[np.floating]") -> "NDArray[np.floating]":
 
 
 def groups_of(items: "Sequence[Item]") -> list[str]:
-    """What each image shows: findings, of a child or of an adult; small groups are one."""
-    names = ["/".join(group_name(item)) for item in items]
+    """What each image shows, see `Labels.kind`; small groups are one."""
+    names = [item.labels.kind if item.labels else OTHER for item in items]
     counts = Counter(names)
     return [name if counts[name] >= LEAST_GROUP else OTHER for name in names]
-
-
-def group_name(item: "Item") -> Iterator[str]:
-    """Who, and what was found."""
-    if item.labels is None:
-        yield "unlabelled"
-        return
-    yield "child" if item.labels.child else "adult"
-    yield "+".join(sorted(item.labels.findings))
 
 
 def command(

@@ -99,6 +99,11 @@ class Labels:
         """Whether nothing was found."""
         return self.findings == (NORMAL,)
 
+    @property
+    def kind(self) -> str:
+        """Who, and what was found: images of one kind compare in how rare they are."""
+        return f"{'child' if self.child else 'adult'}: {', '.join(sorted(self.findings))}"
+
 
 def labels_of(fields: Mapping[str, str]) -> Labels:
     """Labels of a manifest row.

@@ -5,10 +5,10 @@ rarest tenth. A model's calibration says which strength of each sampler reaches 
 a level means the same whatever the sampler.
 """
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gen.errors import InvalidInput
 
@@ -17,6 +17,7 @@ MinorityMethod = Literal["boost_and_skip", "classifier", "self_guided", "prompt"
 
 METHODS: tuple[MinorityMethod, ...] = get_args(MinorityMethod)
 CALIBRATE = "medphantom train minority-calibration"
+ALL = "all"
 COMMON = 0.5  # levels below push the rare away
 
 
@@ -33,18 +34,27 @@ class ScoreSettings(BaseModel):
 class MinorityCalibration(BaseModel):
     """Of one model: `calibration["minority"]` of its card.
 
-    `scores` are those of the training data at equally spaced quantiles from 0 to 1. `strengths`
-    are, of each method, pairs of a level and the strength whose images reach it, both rising.
+    `scores` are, of each kind of image (see `Labels.kind`) and of all, those of the training data
+    at equally spaced quantiles from 0 to 1. `strengths` are, of each method, pairs of a level and
+    the strength whose images reach it, both rising.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     score: ScoreSettings
-    scores: tuple[float, ...] = Field(min_length=2)
+    scores: dict[str, Annotated[tuple[float, ...], Field(min_length=2)]]
     strengths: dict[MinorityMethod, tuple[tuple[float, float], ...]]
 
-    def quantile(self, score: float) -> float:
-        """The share of the training data that has a lower score."""
-        return float(np.interp(score, self.scores, np.linspace(0, 1, len(self.scores))))
+    @field_validator("scores")
+    @classmethod
+    def _has_all(cls, scores: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        if ALL not in scores:
+            raise ValueError(f"scores have no {ALL!r}, only {', '.join(scores) or 'nothing'}")
+        return scores
+
+    def quantile(self, score: float, kind: str = ALL) -> float:
+        """The share of the training data of a kind that has a lower score; of all, if few are."""
+        scores = self.scores.get(kind, self.scores[ALL])
+        return float(np.interp(score, scores, np.linspace(0, 1, len(scores))))
 
     def strength(self, method: MinorityMethod, level: float) -> float:
         """What `method` must be told to reach a level.

@@ -152,3 +152,8 @@ def test_a_paraphrase_says_what_captions_never_do(name: str, seed: int) -> None:
     )
     assert any(words in other for words in held_out)
     assert not any(words in usual for words in held_out)
+
+
+def test_a_kind_is_who_and_what_whatever_the_order() -> None:
+    assert Labels(("Mass", "Effusion")).kind == Labels(("Effusion", "Mass"), sex="F").kind
+    assert Labels(("Mass",), child=True).kind == "child: Mass"

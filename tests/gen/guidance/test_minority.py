@@ -1,6 +1,7 @@
 """Levels of rarity and the strengths that reach them."""
 
 import pytest
+from pydantic import ValidationError
 
 from gen.errors import InvalidInput
 from gen.guidance.minority import MinorityCalibration, ScoreSettings, check_level
@@ -8,7 +9,7 @@ from gen.guidance.minority import MinorityCalibration, ScoreSettings, check_leve
 SETTINGS = ScoreSettings(distance="latent", noise_level=0.6, num_draws=2)
 CALIBRATION = MinorityCalibration(
     score=SETTINGS,
-    scores=(1.0, 2.0, 4.0, 8.0, 16.0),
+    scores={"all": (1.0, 2.0, 4.0, 8.0, 16.0), "child: Normal": (10.0, 20.0)},
     strengths={"boost_and_skip": ((0.4, 1.0), (0.8, 1.2), (0.9, 1.4))},
 )
 
@@ -16,6 +17,8 @@ CALIBRATION = MinorityCalibration(
 def test_scores_and_quantiles_and_strengths_are_read_between_what_was_measured() -> None:
     assert CALIBRATION.quantile(4.0) == 0.5
     assert CALIBRATION.quantile(6.0) == pytest.approx(0.625)
+    assert CALIBRATION.quantile(15.0, "child: Normal") == 0.5
+    assert CALIBRATION.quantile(4.0, "adult: Mass") == 0.5
     assert (CALIBRATION.quantile(0.0), CALIBRATION.quantile(99.0)) == (0.0, 1.0)
     assert CALIBRATION.strength("boost_and_skip", 0.85) == pytest.approx(1.3)
 
@@ -23,6 +26,11 @@ def test_scores_and_quantiles_and_strengths_are_read_between_what_was_measured()
 def test_it_comes_back_from_a_card() -> None:
     dumped = CALIBRATION.model_dump(mode="json")
     assert MinorityCalibration.model_validate(dumped) == CALIBRATION
+
+
+def test_without_scores_of_all_it_is_refused() -> None:
+    with pytest.raises(ValidationError, match="scores have no 'all', only adult: Mass"):
+        MinorityCalibration(score=SETTINGS, scores={"adult: Mass": (0.0, 1.0)}, strengths={})
 
 
 def test_what_a_model_cannot_reach_is_refused_with_what_would_help() -> None:
