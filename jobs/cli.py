@@ -12,7 +12,17 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
-from jobs import bench, bench_large, evaluate, generate, large, minority_scores, models, train
+from jobs import (
+    bench,
+    bench_large,
+    evaluate,
+    generate,
+    large,
+    minority_calibration,
+    minority_scores,
+    models,
+    train,
+)
 from jobs.audit import command as audit
 
 BAD_INPUT = 2  # the code of a wrong option, too
@@ -47,6 +57,7 @@ app.command("generate")(generate.command)
 app.command("large")(large.command)
 app.add_typer(models.commands, name="models")
 train.commands.command("minority-scores")(minority_scores.command)
+train.commands.command("minority-calibration")(minority_calibration.command)
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)

@@ -105,6 +105,8 @@ def score_images(config: ScoresConfig, drawn: Bars) -> dict[str, Any]:
             f" ({'; '.join(pictures.lines())}); name another"
         )
     figures = write_scores(config, items, kept.scores)
+    with atomic_file(config.out.with_suffix(".json"), overwrite=True) as stream:
+        stream.write((json.dumps({**config.settings(), **figures}, indent=1) + "\n").encode())
     kept.forget()
     omissions = [*found.omissions, *pictures.lines()]
     return {

@@ -1,11 +1,14 @@
-"""How rare a text-to-image model finds images that somebody has: their minority scores."""
+"""How rare a text-to-image model finds images, of others or its own: their minority scores."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from gen.data.prompt_labels import labels_in
+from gen.denoising import make_generators
+from gen.guidance.minority import MinorityCalibration
 from gen.guidance.minority_score import (
     NOISE_LEVEL,
     NUM_DRAWS,
@@ -17,6 +20,7 @@ from gen.guidance.minority_score import (
 )
 from gen.noising import Noising
 from gen.types import Process
+from pipelines.minority import MinoritySampling
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 Kind = Literal["encoder", "pixel", "latent"]
@@ -63,3 +67,52 @@ def distance_of(kind: Kind, pipeline: TextToCXRPipeline) -> Distance:
         "encoder": lambda: encoder_distance(decode, "embedder"),
     }
     return kinds[kind]()
+
+
+def levels_of(
+    pipeline: TextToCXRPipeline,
+    calibration: MinorityCalibration,
+    prompts: list[str],
+    seeds: Sequence[int],
+    minority: MinoritySampling | None,
+    **sampling: Any,
+) -> Process[list[float]]:
+    """Draw an image for each prompt and tell the level that each reached, among its kind.
+
+    Args:
+        pipeline: what draws and scores.
+        calibration: of its model.
+        prompts: one an image.
+        seeds: as many.
+        minority: how the rare are sought.
+        sampling: for `TextToCXRPipeline.process`.
+    """
+    latents = yield from pipeline.process(
+        prompts, generator=make_generators(seeds), minority=minority, decode=False, **sampling
+    )
+    return (yield from levels_reached(pipeline, calibration, latents, prompts, seeds))
+
+
+def levels_reached(
+    pipeline: TextToCXRPipeline,
+    calibration: MinorityCalibration,
+    latents: Tensor,
+    prompts: list[str],
+    seeds: Sequence[int],
+) -> Process[list[float]]:
+    """The level of each of finished latents (N, c, h, w): its score among its kind."""
+    score = calibration.score
+    scores = yield from score_latents(
+        pipeline,
+        latents,
+        prompts,
+        make_generators(seeds),
+        score.distance,
+        score.noise_level,
+        score.num_draws,
+    )
+    kinds = [labels_in(prompt).kind for prompt in prompts]
+    return [
+        calibration.quantile(value, kind)
+        for value, kind in zip(scores.tolist(), kinds, strict=True)
+    ]

@@ -27,7 +27,8 @@ def check_grid(height: int, width: int, pitch: float, field: int) -> None:
 
 def grid_shape(height: int, width: int, pitch: float) -> tuple[int, int]:
     """(rows, cols) of the grid that covers a picture, of which the last may reach beyond it."""
-    return math.ceil(height / pitch), math.ceil(width / pitch)
+    # 21 / 1.4 is 15 and a hair: a hair needs no row of its own
+    return math.ceil(height / pitch - 1e-9), math.ceil(width / pitch - 1e-9)
 
 
 def windows_around(

@@ -1,12 +1,15 @@
-"""Databases that the tests of the store, and of all that stands on it, share."""
+"""Databases, and pictures of chests, that tests share."""
 
+import csv
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
+from PIL import Image
 from postgres_server import find_binaries, serve_postgres
 
 
@@ -40,3 +43,22 @@ def tiny_model(tiny_parts: dict[str, Any], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("model") / "tiny"
     TextToCXRPipeline(**tiny_parts).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def chests(tmp_path: Path) -> Path:
+    """Seven pictures of normal adults, one of another split, and one that is no picture."""
+    folder = tmp_path / "chests"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [(f"{i}.png", "train" if i else "test") for i in range(8)]
+    for name, _ in rows:
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
+        coarse.resize((128, 128), Image.Resampling.BICUBIC).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no picture")
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "split", "findings", "prompt", "patient_id"])
+        for name, split in [*rows, ("broken.png", "train")]:
+            writer.writerow([name, split, "No Finding", "a chest", name])
+    return folder

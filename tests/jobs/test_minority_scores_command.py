@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from PIL import Image
 from typer.testing import CliRunner
 
 from gen.data.collection import read_collection
@@ -37,25 +36,6 @@ def mute_folder(tiny_parts: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "mute"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Pictures of adults, one of another split, and one that is no picture."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rows = [(f"{i}.png", "train" if i else "test") for i in range(NUM_IMAGES + 1)]
-    for name, _ in rows:
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
-        coarse.resize((128, 128), Image.Resampling.BICUBIC).save(folder / name)
-    (folder / "broken.png").write_bytes(b"no picture")
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "split", "findings", "prompt", "patient_id"])
-        for name, split in [*rows, ("broken.png", "train")]:
-            writer.writerow([name, split, "No Finding", "a chest", name])
-    return folder
-
-
 def config_of(data: Path, model: Path, tmp_path: Path, **changes: Any) -> ScoresConfig:
     return ScoresConfig(
         **{
@@ -78,10 +58,10 @@ def score(config: ScoresConfig) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def test_the_table_holds_what_each_image_loses_and_how_many_lose_less(
-    data: Path, mute_folder: Path, tmp_path: Path
+    chests: Path, mute_folder: Path, tmp_path: Path
 ) -> None:
-    figures, rows = score(config_of(data, mute_folder, tmp_path))
-    drawn = list(Pictures(16).usable(read_collection(data, "train").items))
+    figures, rows = score(config_of(chests, mute_folder, tmp_path))
+    drawn = list(Pictures(16).usable(read_collection(chests, "train").items))
     vae = TextToCXRPipeline.from_pretrained(mute_folder).vae
     latents = encode_images(vae, torch.stack([each.pixels for each in drawn]), torch.device("cpu"))
     lost = latents.square().flatten(1).mean(1).tolist()
@@ -97,9 +77,9 @@ def test_the_table_holds_what_each_image_loses_and_how_many_lose_less(
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(
-    data: Path, mute_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chests: Path, mute_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = score(config_of(data, mute_folder, tmp_path, distance=Distance.PIXEL))[1]
+    whole = score(config_of(chests, mute_folder, tmp_path, distance=Distance.PIXEL))[1]
     scored: list[list[str]] = []
     original = minority_scores.score_batch
 
@@ -110,7 +90,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(
         return original(pipeline, encoder, batch, config)
 
     config = config_of(
-        data, mute_folder, tmp_path, distance=Distance.PIXEL, out=tmp_path / "cut.csv"
+        chests, mute_folder, tmp_path, distance=Distance.PIXEL, out=tmp_path / "cut.csv"
     )
     monkeypatch.setattr(minority_scores, "score_batch", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -139,9 +119,9 @@ def test_equals_share_their_rank() -> None:
 
 
 def test_the_command_prints_figures_and_says_what_is_wrong(
-    data: Path, mute_folder: Path, tmp_path: Path
+    chests: Path, mute_folder: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train", "minority-scores", "--data", str(data), "--model", str(mute_folder)]
+    arguments = ["train", "minority-scores", "--data", str(chests), "--model", str(mute_folder)]
     arguments += ["--out", str(tmp_path / "scores.csv")]
     done = CliRunner().invoke(app, [*arguments, "--draws", "1"])
     assert done.exit_code == 0, done.output

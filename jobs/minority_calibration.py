@@ -1,0 +1,237 @@
+"""`medphantom train minority-calibration`: how strong each sampler must be for which level."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from gen.errors import InvalidInput
+from gen.guidance.minority import ALL, METHODS, MinorityCalibration, MinorityMethod
+from jobs.bars import Bars, bars
+from jobs.minority_scores import OTHER
+from jobs.targets import Data, Model, Seed, give, shuffled
+
+if TYPE_CHECKING:  # torch is imported when something is drawn
+    from pipelines.minority import MinoritySampling
+    from pipelines.text_to_cxr import TextToCXRPipeline
+
+NUM_QUANTILES = 21  # kept of the training data's scores
+# what is tried of each method: from the least to the strongest that leaves images whole
+STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
+    "boost_and_skip": (0.9, 1.0, 1.05, 1.1, 1.2, 1.35),
+    "classifier": (-4.0, 0.0, 2.0, 4.0, 8.0, 16.0),
+    "self_guided": (-0.2, 0.0, 0.1, 0.2, 0.4, 0.8),
+    "prompt": (0.0, 0.01, 0.02, 0.05, 0.1),
+}
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """What is calibrated, on which prompts; `scores` is a table of `train minority-scores`."""
+
+    data: Path
+    scores: Path
+    model: str
+    methods: tuple[MinorityMethod, ...] = METHODS
+    split: str = "val"
+    n: int = 64
+    seed: int = 0
+    num_inference_steps: int = 25
+    guidance_scale: float = 1.5
+
+
+def kept_scores(table: Path) -> dict[str, tuple[float, ...]]:
+    """Of each kind and of all, the scores at `NUM_QUANTILES` quantiles from 0 to 1.
+
+    Raises:
+        InvalidInput: the table is none of `medphantom train minority-scores`.
+    """
+    import csv
+
+    import numpy as np
+
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [(row["group"], float(row["score"])) for row in csv.DictReader(file)]
+        if not rows:
+            raise ValueError("it has no rows")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"scores is {table}, which is no table of scores: {error!r}; make it with medphantom"
+            " train minority-scores"
+        ) from error
+    levels = np.linspace(0, 1, NUM_QUANTILES)
+    kinds = {name for name, _ in rows} - {OTHER}
+    of = {kind: [score for name, score in rows if name == kind] for kind in sorted(kinds)}
+    of[ALL] = [score for _, score in rows]
+    return {kind: tuple(np.quantile(each, levels).tolist()) for kind, each in of.items()}
+
+
+def rising(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """(level, strength) of rising strengths; where a level falls back, the rest is left out."""
+    kept = [pairs[0]]
+    for level, strength in pairs[1:]:
+        if level <= kept[-1][0]:
+            break
+        kept.append((level, strength))
+    return tuple(kept)
+
+
+def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
+    """Draw with each method at several strengths, score what came out, and keep it in the card.
+
+    Raises:
+        InvalidInput: the model has no card or no prompts are left, or the table is of another model
+            or none.
+        ModelRefused: see `gen.store.loading.load_components`.
+    """
+    import torch
+
+    from gen.data.collection import read_collection
+    from gen.encoders.loading import load_encoder
+    from gen.guidance.minority import ScoreSettings
+    from gen.store.card import read_card, write_card
+    from gen.store.catalogue import resolve
+    from pipelines.minority import MinoritySampling
+    from pipelines.text_to_cxr import TextToCXRPipeline
+
+    folder = resolve(config.model).path
+    card = read_card(folder)
+    if card is None:
+        raise InvalidInput(
+            f"model is {config.model!r}, which has no card to keep the calibration in; write one"
+            " with gen.store.card.write_card"
+        )
+    settings = read_settings(config.scores)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipeline = TextToCXRPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
+    pipeline.to(device)
+    score = ScoreSettings.model_validate(settings)
+    encoder = load_encoder(score.encoder, device).embed if score.encoder else None
+    prompts = draw_prompts(read_collection(config.data, config.split).items, config)
+    calibration = MinorityCalibration(score=score, scores=kept_scores(config.scores), strengths={})
+    methods = [
+        each
+        for each in config.methods
+        if each != "classifier" or pipeline.minority_classifier is not None
+    ]
+    report, total = drawn.bar("drawing"), len(prompts) * sum(len(STRENGTHS[m]) for m in methods)
+    done = 0
+    strengths = {}
+    for method in methods:
+        pairs = []
+        for strength in STRENGTHS[method]:
+            sampling = MinoritySampling(method, strength)
+            levels = reached(pipeline, encoder, calibration, prompts, sampling, config)
+            done += len(prompts)
+            report(done, total)
+            pairs.append((float(torch.tensor(levels).median()), strength))
+            drawn.say(
+                f"{method} {strength:g}: half of the images are rarer than {pairs[-1][0]:.2f}"
+            )
+        strengths[method] = rising(pairs)
+    calibration = calibration.model_copy(update={"strengths": strengths})
+    kept = {**card.calibration, "minority": calibration.model_dump(mode="json")}
+    fields = card.model_dump(exclude={"weights", "calibration"})
+    write_card(folder, **fields, calibration=kept)
+    return {"model": config.model, **kept["minority"], "omissions": []}
+
+
+def read_settings(table: Path) -> dict[str, Any]:
+    """What the scores of a table depend on, from the figures beside it.
+
+    Raises:
+        InvalidInput: there are none.
+    """
+    names = ("distance", "encoder", "noise_level", "num_draws")
+    try:
+        figures = json.loads(table.with_suffix(".json").read_text())
+        return {name: figures[name] for name in names}
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(
+            f"scores is {table}, beside which no .json says how they were made: {error!r}; make"
+            " both with medphantom train minority-scores"
+        ) from error
+
+
+def draw_prompts(items: Sequence[Any], config: CalibrationConfig) -> list[str]:
+    """Prompts of a split, in a drawn order.
+
+    Raises:
+        InvalidInput: there are fewer.
+    """
+    import numpy as np
+
+    prompts = [each.prompt for each in items if each.prompt]
+    if len(prompts) < config.n:
+        raise InvalidInput(
+            f"n is {config.n}, but split {config.split!r} has only {len(prompts)} prompts; lower n"
+        )
+    return shuffled(prompts, np.random.default_rng(config.seed))[: config.n]
+
+
+def reached(
+    pipeline: "TextToCXRPipeline",
+    encoder: Any,
+    calibration: MinorityCalibration,
+    prompts: list[str],
+    sampling: "MinoritySampling | None",
+    config: CalibrationConfig,
+    batch_size: int = 8,
+) -> list[float]:
+    """The level of each image that is drawn, a prompt and a seed each."""
+    from gen.engine import run
+    from pipelines.rarity import levels_of
+
+    networks = {**pipeline.networks, **({} if encoder is None else {"embedder": encoder})}
+    levels: list[float] = []
+    for start in range(0, len(prompts), batch_size):
+        some = prompts[start : start + batch_size]
+        process = levels_of(
+            pipeline,
+            calibration,
+            some,
+            range(config.seed + start, config.seed + start + len(some)),
+            sampling,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+        )
+        levels += run(process, networks)
+    return levels
+
+
+def command(
+    data: Data,
+    scores: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Table of train minority-scores")
+    ],
+    model: Model,
+    split: Annotated[str, typer.Option(help="Rows whose prompts are drawn from")] = "val",
+    n: Annotated[int, typer.Option("--n", "-n", min=8, help="Images of each strength")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
+    guidance: Annotated[float, typer.Option(help="Guidance scale")] = 1.5,
+    seed: Seed = 0,
+) -> None:
+    """Find how strong each minority method must be for which level, and note it in the card.
+
+    Images are drawn at several strengths of each method and scored as the training images were:
+    the level that half of them exceed is what the strength reaches. From then on a level such as
+    0.9 means the same whatever the method.
+    """
+    config = CalibrationConfig(
+        data, scores, model, split=split, n=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance,
+    )  # fmt: skip
+    with bars() as drawn:
+        figures = calibrate(config, drawn)
+    table = Table("method", "levels", "strengths", title=model)
+    for method, pairs in figures["strengths"].items():
+        levels, strengths = zip(*pairs, strict=True)
+        table.add_row(
+            method, f"{levels[0]:.2f} to {levels[-1]:.2f}", f"{strengths[0]:g} to {strengths[-1]:g}"
+        )
+    give(table, figures, None)
