@@ -21,7 +21,7 @@ demo: install
 	$(RUN) medphantom generate "frontal chest x-ray of a young child with pneumonia" -n 4 --seed 1 --out $(DEMO)
 
 test: install
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadfile
 	$(RUN) pytest -m ray
 
 faults: install
