@@ -28,7 +28,8 @@ def check_grid(height: int, width: int, pitch: float, field: int) -> None:
 def grid_shape(height: int, width: int, pitch: float) -> tuple[int, int]:
     """(rows, cols) of the grid that covers a picture, of which the last may reach beyond it."""
     # 21 / 1.4 is 15 and a hair: a hair needs no row of its own
-    return math.ceil(height / pitch - 1e-9), math.ceil(width / pitch - 1e-9)
+    rows, cols = (max(1, math.ceil(length / pitch - 1e-9)) for length in (height, width))
+    return rows, cols
 
 
 def windows_around(

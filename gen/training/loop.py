@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import extract_model_from_parallel
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -104,7 +105,8 @@ def save_checkpoint(folder: Path, trained: Mapping[str, Trained], step: int) -> 
     target = folder / f"step-{step:07d}"
     target.mkdir(parents=True, exist_ok=True)
     for name, part in trained.items():
-        save_file(_contiguous(part.module.state_dict()), target / f"{name}.safetensors")
+        module = extract_model_from_parallel(part.module)
+        save_file(_contiguous(module.state_dict()), target / f"{name}.safetensors")
         moments = _contiguous(_optimizer_tensors(part.optimizer))
         save_file(moments, target / f"{name}.optimizer.safetensors")
         if part.ema is not None:
@@ -130,7 +132,8 @@ def load_checkpoint(folder: Path, trained: Mapping[str, Trained]) -> int:
     latest = json.loads(pointer.read_text())
     source = folder / latest["folder"]
     for name, part in trained.items():
-        part.module.load_state_dict(load_file(source / f"{name}.safetensors"))
+        module = extract_model_from_parallel(part.module)
+        module.load_state_dict(load_file(source / f"{name}.safetensors"))
         _restore_optimizer(part.optimizer, load_file(source / f"{name}.optimizer.safetensors"))
         if part.ema is not None:
             part.ema.load_state_dict(load_file(source / f"{name}.ema.safetensors"))
