@@ -19,7 +19,7 @@ METHODS = ("shift", "overlap")
 
 def command(
     like: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Reference image")],
-    model: Annotated[str, typer.Option(help="Folder of `medphantom train`, or hub id")],
+    model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
     side: Annotated[int, typer.Option(min=256, help="Pixels a side of each image")] = 1024,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="Guidance scale of both")] = 2.0,

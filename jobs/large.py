@@ -277,7 +277,6 @@ def stem_of(path: Path) -> Path:
 
 
 def command(
-    model: Annotated[str, typer.Option(help="Folder of `medphantom train`, or hub id")],
     like: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Lay out tissue as this image")
     ] = None,
@@ -302,6 +301,7 @@ def command(
     keep_at: Annotated[
         str | None, typer.Option(metavar="LEFT,TOP", help="Of --keep, in pixels; the middle")
     ] = None,
+    model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
     out: Annotated[Path, typer.Option(help="OME-TIFF to write")] = Path("large.ome.tif"),
     method: Annotated[
         Method, typer.Option(help="shift: moving windows; overlap: the paper's, ten times the work")
@@ -321,13 +321,13 @@ def command(
 
     Examples:
 
-    medphantom large --model DIR --like region.png --size 4096x4096 --seed 1 --out like.ome.tif
+    medphantom large --like region.png --size 4096x4096 --seed 1 --out like.ome.tif
 
-    medphantom large --model DIR --text "tumour epithelium" --size 2048x2048 --out text.ome.tif
+    medphantom large --text "tumour epithelium" --size 2048x2048 --out text.ome.tif
 
-    medphantom large --model DIR --variation tile.png --size 1024x1024 --out varied.ome.tif
+    medphantom large --variation tile.png --size 1024x1024 --out varied.ome.tif
 
-    medphantom large --model DIR --keep region.png --size 2048x2048 --out around.ome.tif
+    medphantom large --keep region.png --size 2048x2048 --out around.ome.tif
     """
     given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
     sources = [source for source, value in given.items() if value]

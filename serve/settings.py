@@ -16,7 +16,7 @@ class AppArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: tuple[str, ...] = Field(
-        ("cxr-mini",),
+        ("cxr-mini", "histo-mini"),
         min_length=1,
         description="Models callers may name; the first is warmed up, the first that fits a task "
         "is what its requests get",
