@@ -184,23 +184,25 @@ def reached(
     batch_size: int = 8,
 ) -> list[float]:
     """The level of each image that is drawn, a prompt and a seed each."""
+    from gen.denoising import make_generators
     from gen.engine import run
-    from pipelines.rarity import levels_of
+    from pipelines.rarity import levels_reached
 
     networks = {**pipeline.networks, **({} if encoder is None else {"embedder": encoder})}
     levels: list[float] = []
     for start in range(0, len(prompts), batch_size):
         some = prompts[start : start + batch_size]
-        process = levels_of(
-            pipeline,
-            calibration,
+        seeds = range(config.seed + start, config.seed + start + len(some))
+        drawn = pipeline.process(
             some,
-            range(config.seed + start, config.seed + start + len(some)),
-            sampling,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
+            generator=make_generators(seeds),
+            minority=sampling,
+            decode=False,
         )
-        levels += run(process, networks)
+        latents = run(drawn, networks)
+        levels += run(levels_reached(pipeline, calibration, latents, some, seeds), networks)
     return levels
 
 

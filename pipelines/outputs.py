@@ -16,9 +16,13 @@ OutputType = Literal["pil", "np", "pt", "latent"]
 @dataclass
 class ChestXrays(BaseOutput):
     """`images`: a list of PIL images; an array (N, H, W, C) or tensor (N, C, H, W) in [0, 1]; or
-    latents (N, c, h, w), as `output_type` asked."""
+    latents (N, c, h, w), as `output_type` asked.
+
+    `minority_reached`: if a level was asked for, the quantile in [0, 1] that each image reached.
+    """
 
     images: Any
+    minority_reached: list[float] | None = None
 
 
 @dataclass

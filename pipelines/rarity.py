@@ -1,7 +1,7 @@
 """How rare a text-to-image model finds images, of others or its own: their minority scores."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -20,14 +20,15 @@ from gen.guidance.minority_score import (
 )
 from gen.noising import Noising
 from gen.types import Process
-from pipelines.minority import MinoritySampling
-from pipelines.text_to_cxr import TextToCXRPipeline
+
+if TYPE_CHECKING:
+    from pipelines.text_to_cxr import TextToCXRPipeline
 
 Kind = Literal["encoder", "pixel", "latent"]
 
 
 def score_latents(
-    pipeline: TextToCXRPipeline,
+    pipeline: "TextToCXRPipeline",
     latents: Tensor,
     prompts: list[str],
     generators: Sequence[torch.Generator],
@@ -55,7 +56,7 @@ def score_latents(
     )
 
 
-def distance_of(kind: Kind, pipeline: TextToCXRPipeline) -> Distance:
+def distance_of(kind: Kind, pipeline: "TextToCXRPipeline") -> Distance:
     """Of latents, of their pixels, or of the embeddings of these."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
@@ -69,38 +70,22 @@ def distance_of(kind: Kind, pipeline: TextToCXRPipeline) -> Distance:
     return kinds[kind]()
 
 
-def levels_of(
-    pipeline: TextToCXRPipeline,
-    calibration: MinorityCalibration,
-    prompts: list[str],
-    seeds: Sequence[int],
-    minority: MinoritySampling | None,
-    **sampling: Any,
-) -> Process[list[float]]:
-    """Draw an image for each prompt and tell the level that each reached, among its kind.
-
-    Args:
-        pipeline: what draws and scores.
-        calibration: of its model.
-        prompts: one an image.
-        seeds: as many.
-        minority: how the rare are sought.
-        sampling: for `TextToCXRPipeline.process`.
-    """
-    latents = yield from pipeline.process(
-        prompts, generator=make_generators(seeds), minority=minority, decode=False, **sampling
-    )
-    return (yield from levels_reached(pipeline, calibration, latents, prompts, seeds))
-
-
 def levels_reached(
-    pipeline: TextToCXRPipeline,
+    pipeline: "TextToCXRPipeline",
     calibration: MinorityCalibration,
     latents: Tensor,
     prompts: list[str],
     seeds: Sequence[int],
 ) -> Process[list[float]]:
-    """The level of each of finished latents (N, c, h, w): its score among its kind."""
+    """The level of each of finished latents (N, c, h, w): its score among its kind.
+
+    Args:
+        pipeline: what scores.
+        calibration: of its model.
+        latents: of the images.
+        prompts: of each.
+        seeds: of the noise that each is scored with.
+    """
     score = calibration.score
     scores = yield from score_latents(
         pipeline,

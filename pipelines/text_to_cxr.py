@@ -13,15 +13,20 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from gen.denoising import OnStep, denoise, draw_noise, fresh_scheduler
+from gen.encoders.encoder import Encoder
+from gen.encoders.loading import load_encoder
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
 from gen.guidance.learnt_word import encode_with_word, mean_word
+from gen.guidance.minority import CALIBRATE, MinorityCalibration, check_level
+from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.types import Component, ModelCall, Predict, Process
 from pipelines.minority import Guided, MinoritySampling, begin
 from pipelines.outputs import ChestXrays, check_output_type, present
+from pipelines.rarity import levels_reached
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
@@ -101,6 +106,46 @@ class TextToCXRPipeline(DiffusionPipeline):
         """Hash over all weight files of the model that was loaded, read once."""
         return resolve(self.config._name_or_path).weight_sha256
 
+    @cached_property
+    def minority_calibration(self) -> MinorityCalibration:
+        """What the model's card says of levels of rarity.
+
+        Raises:
+            InvalidInput: it says nothing of them.
+        """
+        card = read_card(resolve(self.config._name_or_path).path)
+        found = None if card is None else card.calibration.get("minority")
+        if found is None:
+            raise InvalidInput(
+                f"minority cannot be asked of {self.config._name_or_path!r}, which is not"
+                f" calibrated for it; run {CALIBRATE} on it, or choose cxr-mini"
+            )
+        return MinorityCalibration.model_validate(found)
+
+    def minority_sampling(
+        self,
+        minority: float,
+        minority_method: str = "boost_and_skip",
+        allow_common: bool = False,
+    ) -> MinoritySampling:
+        """What reaches a level of rarity with this model.
+
+        Args:
+            minority: a quantile in [0, 1] of the minority scores of the training data.
+            minority_method: see `gen.guidance.minority.MinorityMethod`.
+            allow_common: levels below 0.5, which push the rare away, are meant.
+
+        Raises:
+            InvalidInput: an argument breaks a rule, or the model lacks what it needs.
+        """
+        method = check_level(minority, minority_method, allow_common)
+        return MinoritySampling(method, self.minority_calibration.strength(method, minority))
+
+    @cached_property
+    def embedder(self) -> Encoder:
+        """What images are embedded with to tell how rare they are."""
+        return load_encoder(self.minority_calibration.score.encoder or "", self.device.type)
+
     @property
     def networks(self) -> dict[str, Component]:
         """What this pipeline's model calls name."""
@@ -112,6 +157,7 @@ class TextToCXRPipeline(DiffusionPipeline):
                 self.unet(sample, timesteps, encoder_hidden_states=condition).sample
             ),
             "decoder": lambda latents: self.vae.decode(latents).sample,
+            "embedder": lambda images: self.embedder.embed(images),
         }
         if self.minority_classifier is not None:
             networks["minority_classifier"] = self.minority_classifier
@@ -139,6 +185,9 @@ class TextToCXRPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
+        minority: float | None = None,
+        minority_method: str = "boost_and_skip",
+        allow_common: bool = False,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
     ) -> ChestXrays:
@@ -153,6 +202,10 @@ class TextToCXRPipeline(DiffusionPipeline):
             guidance_interval: fractions of the noise schedule (0 clean, 1 noise) it is active in.
             generator: one an image, or one for all, drawn from in their order.
             latents: (N, c, h, w) unit variance, instead of drawn ones.
+            minority: how rare the images shall be, a quantile in [0, 1] of the training data's
+                minority scores; None leaves it to chance.
+            minority_method: "boost_and_skip", "classifier", "self_guided" or "prompt".
+            allow_common: see `minority_sampling`.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as diffusers calls it, may return {"latents": ...}.
 
@@ -167,7 +220,10 @@ class TextToCXRPipeline(DiffusionPipeline):
             changed = callback_on_step_end(self, index, timestep, {"latents": latents})
             return (changed or {}).get("latents")
 
-        process = self.process(
+        sampling = None
+        if minority is not None:
+            sampling = self.minority_sampling(minority, minority_method, allow_common)
+        process = self.process_scored(
             prompt,
             negative_prompt=negative_prompt,
             height=height,
@@ -178,13 +234,46 @@ class TextToCXRPipeline(DiffusionPipeline):
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             latents=latents,
+            minority=sampling,
             on_step=on_step,
             decode=output_type != "latent",
         )
-        result = run(process, self.networks)
-        return ChestXrays(
-            images=result if output_type == "latent" else present(result, output_type)
+        result, reached = run(process, self.networks)
+        images = result if output_type == "latent" else present(result, output_type)
+        return ChestXrays(images=images, minority_reached=reached)
+
+    def process_scored(
+        self,
+        prompt: str | list[str],
+        *,
+        minority: MinoritySampling | None,
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        decode: bool = True,
+        **sampling: Any,
+    ) -> Process[tuple[Tensor, list[float] | None]]:
+        """As `process`, and if `minority` is asked for, the level that each image reached."""
+        prompts = _repeat(prompt, num_images_per_prompt)
+        generators = _one_an_image(generator, len(prompts))
+        drawn = self.process(
+            prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generators,
+            minority=minority,
+            decode=False,
+            **sampling,
         )
+        calibration = None if minority is None else self.minority_calibration
+
+        def score() -> Process[tuple[Tensor, list[float] | None]]:
+            latents = yield from drawn
+            reached = None
+            if calibration is not None:
+                seeds = [each.initial_seed() for each in generators]
+                reached = yield from levels_reached(self, calibration, latents, prompts, seeds)
+            return (yield from self.decode(latents)) if decode else latents, reached
+
+        return score()
 
     def process(
         self,

@@ -77,14 +77,15 @@ class MinorityCalibration(BaseModel):
         return float(np.interp(level, levels, strengths))
 
 
-def check_level(level: float, method: str, allow_common: bool) -> None:
-    """Refuse what cannot be meant.
+def check_level(level: float, method: str, allow_common: bool) -> MinorityMethod:
+    """The method of that name, unless what is asked cannot be meant.
 
     Raises:
         InvalidInput: the level is no quantile, or below 0.5 without `allow_common`; or there is no
             such method.
     """
-    if method not in METHODS:
+    found = next((each for each in METHODS if each == method), None)
+    if found is None:
         raise InvalidInput(
             f"minority_method is {method!r}, but must be one of: {', '.join(METHODS)}"
         )
@@ -95,3 +96,4 @@ def check_level(level: float, method: str, allow_common: bool) -> None:
             f"minority is {level}, which pushes rare images away; choose 0.5 or more, or say that"
             " you mean it with allow_common"
         )
+    return found
