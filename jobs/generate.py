@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gen.errors import InvalidInput
+from jobs.minority_record import minority_of, minority_settings
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
     import numpy as np
     from numpy.typing import NDArray
 
     from gen.data.provenance import Record
+    from pipelines.minority import MinoritySampling
     from pipelines.text_to_cxr import TextToCXRPipeline
 
 MAX_IMAGES = 1_000_000
@@ -59,6 +61,9 @@ class GenerateConfig:
     lora: str | None = None
     allow_download: bool = False
     batch_size: int | None = None
+    minority: "float | MinoritySampling | None" = None
+    minority_method: str = "boost_and_skip"
+    allow_common: bool = False
 
 
 def read_prompts(path: Path, n: int, seed: int) -> list[Item]:
@@ -182,12 +187,16 @@ def make_batch(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         generator=make_generators([item.seed for item in items]),
+        minority=config.minority,
+        minority_method=config.minority_method,
+        allow_common=config.allow_common,
         output_type="np",
         callback_on_step_end=lambda *_: on_step(len(items)) or {},  # type: ignore[func-returns-value]
     )
     images = result.images.mean(-1)
     records = [
-        record_of(pipeline, config, items, index, images.shape[1:]) for index in range(len(items))
+        record_of(pipeline, config, items, index, images.shape[1:], result.minority_reached)
+        for index in range(len(items))
     ]
     return images, records
 
@@ -198,6 +207,7 @@ def record_of(
     items: list[Item],
     index: int,
     size: tuple[int, ...],
+    reached: list[float] | None = None,
 ) -> "Record":
     """The record of one image of a batch.
 
@@ -213,6 +223,9 @@ def record_of(
     }
     if config.lora is not None:
         settings["lora"] = config.lora
+    sampling = sampling_of(pipeline, config)
+    if sampling is not None and reached is not None:
+        settings |= minority_settings(sampling, reached[index])
     return Record(
         model=config.model,
         weight_sha256=pipeline.weight_sha256,
@@ -227,6 +240,13 @@ def record_of(
         num_images=len(items),
         settings=settings,
     )
+
+
+def sampling_of(pipeline: "TextToCXRPipeline", config: GenerateConfig) -> "MinoritySampling | None":
+    """What reaches the level of rarity that is asked for."""
+    if not isinstance(config.minority, float):
+        return config.minority
+    return pipeline.minority_sampling(config.minority, config.minority_method, config.allow_common)
 
 
 def regenerate(
@@ -244,6 +264,7 @@ def regenerate(
         height=record.height,
         width=record.width,
         lora=str(lora) if lora else None,
+        minority=minority_of(record.settings),
     )
     check_folder(out)
     pipeline = load_pipeline(config)
@@ -282,6 +303,7 @@ def make_exact(pipeline: "TextToCXRPipeline", record: "Record") -> "NDArray[np.f
         num_inference_steps=record.num_inference_steps,
         guidance_scale=record.guidance_scale,
         generator=make_generators([record.seed]),
+        minority=minority_of(record.settings),
     )
     ticket = engine.submit(process, exact=True)
     engine.drain()
@@ -353,6 +375,16 @@ def command(
     ] = "dpm++",
     height: Annotated[int | None, typer.Option(min=1, help="Pixels; the model's own size")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Pixels; the model's own size")] = None,
+    minority: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How rare: 0.9 is as the rarest tenth of real images"),
+    ] = None,
+    minority_method: Annotated[
+        str, typer.Option(help="boost_and_skip, classifier, self_guided or prompt")
+    ] = "boost_and_skip",
+    allow_common: Annotated[
+        bool, typer.Option(help="Allow --minority below 0.5, which pushes the rare away")
+    ] = False,
     file_format: Annotated[Format, typer.Option("--format", help="File format")] = Format.PNG,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images made together; chosen by the device")
@@ -368,6 +400,8 @@ def command(
     medphantom generate "frontal chest x-ray of a child with pneumonia" -n 8 --seed 1 --out p
 
     medphantom generate --prompts cohort.csv --format dicom --out cohort
+
+    medphantom generate "chest x-ray of an adult" -n 8 --minority 0.9 --out rare
 
     medphantom generate --from-record p/000003.png --out again
     """
@@ -401,6 +435,9 @@ def command(
         lora=lora,
         allow_download=allow_download,
         batch_size=batch_size,
+        minority=minority,
+        minority_method=minority_method,
+        allow_common=allow_common,
     )
     with _progress(console) as bar:
         task = bar.add_task("denoising", total=len(items) * steps)

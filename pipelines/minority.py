@@ -32,12 +32,14 @@ SKIPPED = 0.12  # of the steps: 3 of 25
 class MinoritySampling:
     """A method and its strength.
 
-    Of boost_and_skip this is the factor of the noise, of the others the scale of the gradient, and
-    of prompt its learning rate: 1 or 0 changes nothing, less pushes the rare away.
+    Of boost_and_skip the strength is the factor of the noise, of the others the scale of the
+    gradient, and of prompt its learning rate: 1 or 0 changes nothing, less pushes the rare away.
+    `level` is what it was chosen for, if it was.
     """
 
     method: MinorityMethod
     strength: float
+    level: float | None = None
 
 
 def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> tuple[Tensor, int]:

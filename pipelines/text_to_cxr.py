@@ -19,7 +19,7 @@ from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
 from gen.guidance.learnt_word import encode_with_word, mean_word
-from gen.guidance.minority import CALIBRATE, MinorityCalibration, check_level
+from gen.guidance.minority import CALIBRATE, MinorityCalibration, check_level, check_method
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
@@ -138,8 +138,10 @@ class TextToCXRPipeline(DiffusionPipeline):
         Raises:
             InvalidInput: an argument breaks a rule, or the model lacks what it needs.
         """
-        method = check_level(minority, minority_method, allow_common)
-        return MinoritySampling(method, self.minority_calibration.strength(method, minority))
+        check_level(minority, allow_common)
+        method = check_method(minority_method)
+        strength = self.minority_calibration.strength(method, minority)
+        return MinoritySampling(method, strength, minority)
 
     @cached_property
     def embedder(self) -> Encoder:
@@ -185,7 +187,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         latents: Tensor | None = None,
-        minority: float | None = None,
+        minority: float | MinoritySampling | None = None,
         minority_method: str = "boost_and_skip",
         allow_common: bool = False,
         output_type: str = "pil",
@@ -203,7 +205,7 @@ class TextToCXRPipeline(DiffusionPipeline):
             generator: one an image, or one for all, drawn from in their order.
             latents: (N, c, h, w) unit variance, instead of drawn ones.
             minority: how rare the images shall be, a quantile in [0, 1] of the training data's
-                minority scores; None leaves it to chance.
+                minority scores, or a method with its strength; None leaves it to chance.
             minority_method: "boost_and_skip", "classifier", "self_guided" or "prompt".
             allow_common: see `minority_sampling`.
             output_type: "pil", "np", "pt" or "latent".
@@ -220,9 +222,8 @@ class TextToCXRPipeline(DiffusionPipeline):
             changed = callback_on_step_end(self, index, timestep, {"latents": latents})
             return (changed or {}).get("latents")
 
-        sampling = None
-        if minority is not None:
-            sampling = self.minority_sampling(minority, minority_method, allow_common)
+        if isinstance(minority, float | int):
+            minority = self.minority_sampling(minority, minority_method, allow_common)
         process = self.process_scored(
             prompt,
             negative_prompt=negative_prompt,
@@ -234,7 +235,7 @@ class TextToCXRPipeline(DiffusionPipeline):
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             latents=latents,
-            minority=sampling,
+            minority=minority,
             on_step=on_step,
             decode=output_type != "latent",
         )

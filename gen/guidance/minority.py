@@ -77,18 +77,24 @@ class MinorityCalibration(BaseModel):
         return float(np.interp(level, levels, strengths))
 
 
-def check_level(level: float, method: str, allow_common: bool) -> MinorityMethod:
-    """The method of that name, unless what is asked cannot be meant.
+def check_method(name: str) -> MinorityMethod:
+    """The method of that name.
 
     Raises:
-        InvalidInput: the level is no quantile, or below 0.5 without `allow_common`; or there is no
-            such method.
+        InvalidInput: there is none.
     """
-    found = next((each for each in METHODS if each == method), None)
+    found = next((each for each in METHODS if each == name), None)
     if found is None:
-        raise InvalidInput(
-            f"minority_method is {method!r}, but must be one of: {', '.join(METHODS)}"
-        )
+        raise InvalidInput(f"minority_method is {name!r}, but must be one of: {', '.join(METHODS)}")
+    return found
+
+
+def check_level(level: float, allow_common: bool) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        InvalidInput: the level is no quantile, or below 0.5 without `allow_common`.
+    """
     if not 0 <= level <= 1:
         raise InvalidInput(f"minority is {level}, but must be a quantile from 0 to 1; try 0.9")
     if level < COMMON and not allow_common:
@@ -96,4 +102,3 @@ def check_level(level: float, method: str, allow_common: bool) -> MinorityMethod
             f"minority is {level}, which pushes rare images away; choose 0.5 or more, or say that"
             " you mean it with allow_common"
         )
-    return found

@@ -47,6 +47,24 @@ class FileFormat(StrEnum):
 MEDIA_TYPES = {FileFormat.PNG: "image/png", FileFormat.DICOM: "application/dicom"}
 
 
+class MinorityMethodName(StrEnum):
+    """What moves sampling to the rare."""
+
+    BOOST_AND_SKIP = "boost_and_skip"
+    CLASSIFIER = "classifier"
+    SELF_GUIDED = "self_guided"
+    PROMPT = "prompt"
+
+
+# of plain sampling's work, with what it takes to tell how rare an image became
+MINORITY_WORK = {
+    MinorityMethodName.BOOST_AND_SKIP: 1.0,
+    MinorityMethodName.CLASSIFIER: 1.25,
+    MinorityMethodName.SELF_GUIDED: 1.6,
+    MinorityMethodName.PROMPT: 3.0,
+}
+
+
 class TextToCXRSpec(Spec):
     """Chest X-rays asked for in words."""
 
@@ -71,6 +89,19 @@ class TextToCXRSpec(Spec):
         None,
         description="Of the first image, counting up; or one for each image; null draws them",
     )
+    minority: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How rare the images shall be: a quantile of how rare the model finds its "
+        "training images of the kind, 0.9 as the rarest tenth; null leaves it to chance",
+    )
+    minority_method: MinorityMethodName = Field(
+        MinorityMethodName.BOOST_AND_SKIP, description="How the rare are sought"
+    )
+    allow_common: bool = Field(
+        False, description="Say that a minority below 0.5, which pushes the rare away, is meant"
+    )
     format: FileFormat = Field(FileFormat.PNG, description="File format of each image")
 
     @property
@@ -87,6 +118,15 @@ class TextToCXRSpec(Spec):
         if isinstance(self.seed, list) and len(self.seed) != num_images:
             raise ValueError(
                 f"seed has {len(self.seed)} numbers for {num_images} images; give one for each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _means_it(self) -> "TextToCXRSpec":
+        if self.minority is not None and self.minority < 0.5 and not self.allow_common:
+            raise ValueError(
+                f"minority is {self.minority}, which pushes rare images away; choose 0.5 or more,"
+                " or set allow_common"
             )
         return self
 
@@ -115,7 +155,8 @@ class TextToCXR(Task):
         """Guidance doubles the rows."""
         rows = len(spec.prompts) * (1 if spec.guidance_scale == 1 else 2)
         pixels = (spec.height or 256) * (spec.width or 256)
-        return rows * spec.num_inference_steps * pixels / 1e6
+        extra = 1.0 if spec.minority is None else MINORITY_WORK[spec.minority_method]
+        return rows * spec.num_inference_steps * pixels / 1e6 * extra
 
     def warm_up(self) -> dict[str, Any]:
         """An image of two steps."""
@@ -135,8 +176,8 @@ class TextToCXR(Task):
 
     def process(
         self, pipeline: "TextToCXRPipeline", spec: TextToCXRSpec, item: ItemSpec, on_step: OnStep
-    ) -> "Process[Tensor]":
-        """Sampling of one image, with a scheduler of its own."""
+    ) -> "Process[tuple[Tensor, list[float] | None]]":
+        """Sampling of one image, with a scheduler of its own, and how rare it became if asked."""
         from gen.denoising import fresh_scheduler, make_generators, scheduler_named
 
         scheduler = scheduler_named(spec.scheduler, pipeline.scheduler.config)
@@ -146,7 +187,12 @@ class TextToCXR(Task):
         def step(index: int, timestep: "Tensor", latents: "Tensor", denoised: "Tensor") -> None:
             on_step(index + 1, num_steps, denoised)
 
-        return pipeline.process(
+        minority = None
+        if spec.minority is not None:
+            minority = pipeline.minority_sampling(
+                spec.minority, spec.minority_method.value, spec.allow_common
+            )
+        return pipeline.process_scored(
             item["prompt"],
             negative_prompt=spec.negative_prompt or None,
             height=spec.height,
@@ -155,6 +201,7 @@ class TextToCXR(Task):
             guidance_scale=spec.guidance_scale,
             generator=make_generators([item["seed"]]),
             scheduler=scheduler,
+            minority=minority,
             on_step=step,
         )
 
@@ -167,15 +214,23 @@ class TextToCXR(Task):
         pipeline: "TextToCXRPipeline",
         spec: TextToCXRSpec,
         item: ItemSpec,
-        result: "Tensor",
+        result: "tuple[Tensor, list[float] | None]",
         settings: dict[str, Any],
     ) -> Made:
         """A grey PNG or DICOM object that carries its record."""
         from gen.data.dicom import encode_dicom
         from gen.data.images import encode_png
         from gen.data.provenance import Record
+        from jobs.minority_record import minority_settings
 
-        pixels = result[0].float().mean(0).cpu().numpy()
+        images, reached = result
+        pixels = images[0].float().mean(0).cpu().numpy()
+        rare: dict[str, Any] = {}
+        if spec.minority is not None and reached is not None:
+            minority = pipeline.minority_sampling(
+                spec.minority, spec.minority_method.value, spec.allow_common
+            )
+            rare = minority_settings(minority, reached[0])
         record = Record(
             model=spec.model or "",
             weight_sha256=pipeline.weight_sha256,
@@ -187,7 +242,7 @@ class TextToCXR(Task):
             guidance_scale=spec.guidance_scale,
             height=pixels.shape[0],
             width=pixels.shape[1],
-            settings={"device": pipeline.device.type, **settings},
+            settings={"device": pipeline.device.type, **rare, **settings},
         )
         stream = io.BytesIO()
         if spec.format is FileFormat.DICOM:

@@ -1,5 +1,6 @@
 """Minority methods around a tiny text-to-image pipeline."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from torch import Tensor
 from gen.denoising import make_generators, scheduler_named
 from gen.engine import Engine, run
 from gen.errors import InvalidInput
-from gen.guidance.minority import METHODS
+from gen.guidance.minority import METHODS, MinorityCalibration, ScoreSettings
 from gen.models.minority_classifier import MinorityClassifier
+from gen.store.card import write_card
 from gen.types import Process
 from pipelines.minority import MinoritySampling
+from pipelines.rarity import score_latents
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 PLAIN = {"boost_and_skip": 1.0, "classifier": 0.0, "self_guided": 0.0, "prompt": 0.0}
@@ -103,3 +106,62 @@ def test_a_model_without_classifier_says_how_to_get_one(tiny_parts: dict[str, An
     pipeline = TextToCXRPipeline(**tiny_parts)
     with pytest.raises(InvalidInput, match="medphantom train minority-classifier"):
         draw(pipeline, MinoritySampling("classifier", 1.0))
+
+
+@pytest.fixture
+def calibrated(tiny_parts: dict[str, Any], tmp_path: Path) -> Path:
+    """A tiny model whose card says what reaches which level."""
+    calibration = MinorityCalibration(
+        score=ScoreSettings(distance="latent", noise_level=0.6, num_draws=1),
+        scores={"all": (0.0, 10.0)},
+        strengths={"boost_and_skip": ((0.4, 1.0), (0.9, 1.5))},
+    )
+    TextToCXRPipeline(**tiny_parts).save_pretrained(tmp_path / "calibrated")
+    write_card(
+        tmp_path / "calibrated", id="tiny", task="text-to-image", modality="DX", image_size=16,
+        pixel_range=(-1.0, 1.0), channels=3, licence="CC0-1.0", training_data=(), recipe="none",
+        device="cpu", images_seen=0, evaluation={}, limits=("random",),
+        calibration={"minority": calibration.model_dump(mode="json")},
+    )  # fmt: skip
+    return tmp_path / "calibrated"
+
+
+def test_a_level_becomes_the_calibrated_strength_and_what_was_reached_is_told(
+    calibrated: Path,
+) -> None:
+    pipeline = TextToCXRPipeline.from_pretrained(calibrated)
+    arguments: dict[str, Any] = {"num_inference_steps": 9, "output_type": "pt"}
+
+    def made(minority: Any, seed: int = 1) -> Any:
+        return pipeline(
+            "a chest", minority=minority, generator=make_generators([seed]), **arguments
+        )
+
+    rare = made(0.9)
+    assert torch.equal(rare.images, made(MinoritySampling("boost_and_skip", 1.5)).images)
+    assert not torch.allclose(rare.images, made(None).images, atol=1e-3)
+    assert made(None).minority_reached is None
+    # the score of the very latents, under noise of the image's own seed
+    arguments["output_type"] = "latent"
+    latents = made(0.9).images
+    process = score_latents(pipeline, latents, ["a chest"], make_generators([1]), "latent", 0.6, 1)
+    (score,) = run(process, pipeline.networks).tolist()
+    assert rare.minority_reached == pytest.approx([score / 10])
+
+
+def test_levels_that_cannot_be_had_are_refused_before_any_work(
+    calibrated: Path, tiny_folder: Path
+) -> None:
+    pipeline = TextToCXRPipeline.from_pretrained(calibrated)
+    for arguments, words in (
+        ({"minority": 0.95}, r"reaches 0\.40 to 0\.90"),
+        ({"minority": 0.9, "minority_method": "classifier"}, "no calibration"),
+        ({"minority": 0.45}, "pushes rare images away"),
+        ({"minority": 2.0}, "quantile from 0 to 1"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            pipeline("a chest", **arguments)
+    assert pipeline.minority_sampling(0.45, allow_common=True).strength == pytest.approx(1.05)
+    bare = TextToCXRPipeline.from_pretrained(tiny_folder)
+    with pytest.raises(InvalidInput, match="run medphantom train minority-calibration"):
+        bare("a chest", minority=0.9)

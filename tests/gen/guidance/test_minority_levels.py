@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from gen.errors import InvalidInput
-from gen.guidance.minority import MinorityCalibration, ScoreSettings, check_level
+from gen.guidance.minority import MinorityCalibration, ScoreSettings, check_level, check_method
 
 SETTINGS = ScoreSettings(distance="latent", noise_level=0.6, num_draws=2)
 CALIBRATION = MinorityCalibration(
@@ -43,13 +43,13 @@ def test_what_a_model_cannot_reach_is_refused_with_what_would_help() -> None:
 @pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])
 def test_levels_are_quantiles(level: float) -> None:
     with pytest.raises(InvalidInput, match=r"quantile from 0 to 1; try 0\.9"):
-        check_level(level, "classifier", allow_common=True)
+        check_level(level, allow_common=True)
 
 
 def test_pushing_the_rare_away_must_be_meant_and_methods_must_exist() -> None:
     with pytest.raises(InvalidInput, match=r"pushes rare images away.*allow_common"):
-        check_level(0.3, "classifier", allow_common=False)
-    check_level(0.3, "classifier", allow_common=True)
-    check_level(0.5, "prompt", allow_common=False)
+        check_level(0.3, allow_common=False)
+    check_level(0.3, allow_common=True)
+    check_level(0.5, allow_common=False)
     with pytest.raises(InvalidInput, match="one of: boost_and_skip, classifier"):
-        check_level(0.9, "boost", allow_common=False)
+        check_method("boost")
