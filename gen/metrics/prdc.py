@@ -39,15 +39,15 @@ def prdc(generated: Features, real: Features, k: int = 5) -> PRDC:
             f"the features have the shapes {generated.shape} and {real.shape}, but both need more"
             f" than k = {k} rows and the same number of columns"
         )
-    ours, theirs = _centred(generated, real)
-    our_reach, their_reach = (_squared_radii(x, k) for x in (ours, theirs))
+    ours, theirs = centred(generated, real)
+    our_reach, their_reach = (squared_radii(x, k) for x in (ours, theirs))
     # or rounding would decide whether the k-th neighbour itself lies in the ball
     slack = ROUNDING * max(float(x.square().sum(1).max()) for x in (ours, theirs))
     in_real, num_balls = 0, 0
     reached = torch.zeros(len(theirs), dtype=torch.bool)  # by a ball around a generated image
     covered = torch.zeros(len(theirs), dtype=torch.bool)  # with a generated image in its own ball
     for rows, reach in zip(ours.split(CHUNK), our_reach.split(CHUNK), strict=True):
-        distances = _squared_distances(rows, theirs)
+        distances = squared_distances(rows, theirs)
         inside = distances <= their_reach + slack
         in_real += int(inside.any(1).sum())
         num_balls += int(inside.sum())
@@ -61,23 +61,23 @@ def prdc(generated: Features, real: Features, k: int = 5) -> PRDC:
     )
 
 
-def _centred(generated: Features, real: Features) -> tuple[Tensor, Tensor]:
+def centred(generated: Features, real: Features) -> tuple[Tensor, Tensor]:
     """Both in float64 about the real mean, which keeps the digits of small distances."""
     centre = np.asarray(real, np.float64).mean(0)
     return torch.from_numpy(generated - centre), torch.from_numpy(real - centre)
 
 
-def _squared_radii(points: Tensor, k: int) -> Tensor:
+def squared_radii(points: Tensor, k: int) -> Tensor:
     """Squared distance of each point (N, D) to its k-th nearest other one, (N,)."""
     chunks = [
         # k + 1 since the point itself is among them
-        _squared_distances(rows, points).topk(k + 1, largest=False).values[:, -1]
+        squared_distances(rows, points).topk(k + 1, largest=False).values[:, -1]
         for rows in points.split(CHUNK)
     ]
     return torch.cat(chunks)
 
 
-def _squared_distances(rows: Tensor, points: Tensor) -> Tensor:
+def squared_distances(rows: Tensor, points: Tensor) -> Tensor:
     """Of rows (N, D) and points (M, D), (N, M)."""
     squares = rows.square().sum(1, keepdim=True) + points.square().sum(1)
     return squares.addmm_(rows, points.T, alpha=-2)
