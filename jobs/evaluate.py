@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gen.errors import InvalidInput
-from jobs import evaluate_large, membership, reidentification, variations
+from jobs import evaluate_large, membership, rarity, reidentification, variations
 from jobs.audit.command import (
     CACHE,
     AuditConfig,
@@ -39,6 +39,7 @@ commands = typer.Typer(
 
 commands.command("large")(evaluate_large.command)
 commands.command("membership")(membership.membership)
+commands.command("rarity")(rarity.command)
 commands.command("reidentification")(reidentification.reidentification)
 commands.command("variations")(variations.variations)
 

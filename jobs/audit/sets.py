@@ -118,7 +118,7 @@ def read_inputs(
     omissions: list[str] = []
 
     def read(what: str, collection: Collection) -> ImageSet:
-        return _read(what, collection, encoder, cache, bars, omissions)
+        return read_set(what, collection, encoder, cache, bars, omissions)
 
     judged = read("synthetic", read_collection(synthetic))
     compared = read("real", _listed("real", real, "test", omissions))
@@ -143,7 +143,7 @@ def _listed(what: str, source: Source, usual: str, omissions: list[str]) -> Coll
     return read_collection(source.path, split)
 
 
-def _read(
+def read_set(
     what: str,
     collection: Collection,
     encoder: Encoder,
@@ -151,6 +151,7 @@ def _read(
     bars: Bars,
     omissions: list[str],
 ) -> ImageSet:
+    """Features of the images that can be read; a line of `omissions` says which cannot."""
     items = collection.items
     omissions += [f"{what}: {line}" for line in collection.omissions]
     encoded = encode_collection(items, encoder, cache, bars.bar(f"features of {what} images"))
