@@ -15,6 +15,7 @@ from gen.errors import MedphantomError
 from jobs import (
     bench,
     bench_large,
+    bench_minority,
     evaluate,
     generate,
     large,
@@ -62,4 +63,5 @@ app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
 bench.commands.command("large")(bench_large.command)
+bench.commands.command("minority")(bench_minority.command)
 app.add_typer(bench.commands, name="bench")

@@ -18,7 +18,7 @@ from gen.guidance.minority import MinorityMethod
 from gen.guidance.minority_score import squared_error
 from gen.guidance.optimised_prompt import optimised_prompt
 from gen.guidance.ordinal_classifier import towards_class
-from gen.guidance.self_guided import self_guided
+from gen.guidance.self_guided import EVERY, self_guided
 from gen.noising import Noising
 from gen.types import ModelCall, Predict, Process
 
@@ -34,12 +34,14 @@ class MinoritySampling:
 
     Of boost_and_skip the strength is the factor of the noise, of the others the scale of the
     gradient, and of prompt its learning rate: 1 or 0 changes nothing, less pushes the rare away.
-    `level` is what it was chosen for, if it was.
+    `level` is what it was chosen for, if it was. The gradient of classifier and self_guided is
+    computed at every `every` steps; None is 1 and `gen.guidance.self_guided.EVERY`.
     """
 
     method: MinorityMethod
     strength: float
     level: float | None = None
+    every: int | None = None
 
 
 def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> tuple[Tensor, int]:
@@ -73,10 +75,16 @@ class Guided:
             return plain
         noising = Noising(self.pipeline.scheduler)
         if sampling.method == "classifier":
-            return self.by_classifier(plain, noising, sampling.strength)
+            return self.by_classifier(plain, noising, sampling.strength, sampling.every or 1)
         if sampling.method == "self_guided":
             return self_guided(
-                plain, self.probe, noising, self.generators, squared_error, sampling.strength
+                plain,
+                self.probe,
+                noising,
+                self.generators,
+                squared_error,
+                sampling.strength,
+                sampling.every or EVERY,
             )
         return (yield from self.by_word(noising, sampling.strength))
 
@@ -92,7 +100,7 @@ class Guided:
             yield from self.pipeline.predict(latents, timestep, self.condition, needs_grad=True)
         )
 
-    def by_classifier(self, plain: Predict, noising: Noising, scale: float) -> Predict:
+    def by_classifier(self, plain: Predict, noising: Noising, scale: float, every: int) -> Predict:
         """Towards the rarest class, or with a negative scale the commonest."""
         classifier = self.pipeline.minority_classifier
         if classifier is None:
@@ -107,7 +115,7 @@ class Guided:
 
         wanted = classifier.config.num_classes - 1 if scale >= 0 else 0
         classes = torch.full((len(self.prompts),), wanted)
-        return towards_class(plain, classify, noising, classes, abs(scale))
+        return towards_class(plain, classify, noising, classes, abs(scale), every)
 
     def by_word(self, noising: Noising, learning_rate: float) -> Process[Predict]:
         """Under the prompt with a word that is learnt."""

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from gen.guidance.minority import METHODS
 from jobs.bench import mixed_requests
 from jobs.cli import app
 
@@ -25,3 +27,15 @@ def test_it_gives_the_ratio_and_the_largest_difference(tiny_folder: Path) -> Non
     assert figures["max_abs_diff"] <= 1e-4
     assert figures["rounds"] == 1
     assert {"device", "commit"} <= figures.keys()
+
+
+def test_the_cost_of_the_rare_is_that_of_each_method_over_plain_sampling(tiny_folder: Path) -> None:
+    options = ["--model", str(tiny_folder), "--images", "1", "--steps", "9", "--rounds", "1"]
+    result = CliRunner().invoke(app, ["bench", "minority", *options, "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert set(METHODS) <= figures["time_ratio"].keys()
+    for name, ratio in figures["time_ratio"].items():
+        of_round = figures["seconds"][name][0] / figures["seconds"]["plain"][0]
+        assert ratio == pytest.approx(of_round)
+    assert {"device", "commit", "rounds"} <= figures.keys()
