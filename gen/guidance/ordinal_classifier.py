@@ -11,6 +11,10 @@ from torch.nn import functional as F
 from gen.noising import Noising
 from gen.types import Predict, Process
 
+# Share of the schedule below which the gradient no longer acts: what the image shows is decided,
+# and pushing on would only distort it.
+UNTIL = 0.2
+
 
 def towards_class(
     predict: Predict,
@@ -19,6 +23,7 @@ def towards_class(
     classes: Tensor,
     scale: float,
     every: int = 1,
+    until: float = UNTIL,
 ) -> Predict:
     """Predictions of noise less sqrt(1 - abar_t) scale grad log p(class | x_t).
 
@@ -29,6 +34,7 @@ def towards_class(
         classes: (N,) to move to.
         scale: w of the paper; 0 asks the classifier nothing.
         every: the gradient is computed at every so many steps and used until the next.
+        until: see `UNTIL`; 0 is as published.
     """
     counter = 0
     gradient: Tensor | None = None
@@ -36,7 +42,7 @@ def towards_class(
     def guided(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
         nonlocal counter, gradient
         output = yield from predict(latents, timestep)
-        if scale == 0:
+        if scale == 0 or float(timestep) < until * len(noising):
             return output
         if counter % every == 0:
             gradient = yield from class_gradient(latents, timestep, classify, classes)

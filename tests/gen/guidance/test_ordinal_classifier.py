@@ -56,6 +56,9 @@ def test_it_asks_the_classifier_as_seldom_as_told_and_without_a_scale_never() ->
     outputs = [run(guided(LATENTS, torch.tensor(t)), COMPONENTS) for t in (900.0, 800.0, 700.0)]
     assert asked == [900.0]
     assert not torch.equal(outputs[2], 0.5 * LATENTS)
+    late = torch.tensor(199.0)
+    assert torch.equal(run(guided(LATENTS, late), COMPONENTS), 0.5 * LATENTS)
+    assert asked == [900.0]
     off = towards_class(predict, classify, noising, CLASSES, 0.0)
     assert torch.equal(run(off(LATENTS, TIME), COMPONENTS), 0.5 * LATENTS)
     assert asked == [900.0]
