@@ -118,7 +118,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         if found is None:
             raise InvalidInput(
                 f"minority cannot be asked of {self.config._name_or_path!r}, which is not"
-                f" calibrated for it; run {CALIBRATE} on it, or choose cxr-mini"
+                f" calibrated for it; run {CALIBRATE} on it"
             )
         return MinorityCalibration.model_validate(found)
 
