@@ -28,6 +28,8 @@ def test_serve_run_takes_the_yaml_and_lets_nobody_in_without_a_key(tmp_path: Pat
     store = f"sqlite:///{tmp_path}/jobs.db"
     environment = {
         **os.environ,
+        # under `uv run`, Ray would start its workers by the uv of the tests
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "MEDPHANTOM_STORE": store,
         "MEDPHANTOM_RESULTS": str(tmp_path / "results"),
     }
