@@ -56,10 +56,13 @@ def list_command(store: Store = None) -> None:
     Example: medphantom keys list | jq .name
     """
     records = [_record(key) for key in _keys(store).list()]
-    table = Table(*COLUMNS)
+    table = Table()
+    for column in COLUMNS:
+        # the id is what `keys revoke` is given
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "id")
     for record in records:
         typer.echo(json.dumps(record))
-        table.add_row(*(str(record[column] or "") for column in COLUMNS))
+        table.add_row(*(_cell(column, record[column]) for column in COLUMNS))
     Console(stderr=True).print(table)
 
 
@@ -73,6 +76,14 @@ def revoke_command(
     Example: medphantom keys revoke 0123456789ab
     """
     typer.echo(json.dumps(_record(_keys(store).revoke(key_id))))
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value is None:
+        return ""
+    return str(value)[:16].replace("T", " ") if column.endswith("_at") else str(value)
 
 
 def _known(scopes: list[str]) -> list[str]:
@@ -92,7 +103,7 @@ def _keys(store: str | None) -> Any:
 
 
 def _record(key: Any) -> dict[str, Any]:
-    record = asdict(key) | {"scopes": sorted(key.scopes)}
+    record = asdict(key) | {"scopes": sorted(map(str, key.scopes))}
     for name in ("created_at", "last_used_at", "revoked_at"):
         seconds = record[name]
         record[name] = seconds and datetime.fromtimestamp(seconds, UTC).isoformat()
