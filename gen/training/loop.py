@@ -153,7 +153,11 @@ def make_optimizer(
 def descend(
     accelerator: Accelerator, trained: Trained, loss: Tensor, config: LoopConfig, step: int
 ) -> None:
-    """One optimizer step on `loss` and one of the moving average."""
+    """One optimizer step on `loss` and one of the moving average.
+
+    Several processes average their gradients here, since recipes call their networks past the
+    wrapper that would.
+    """
     if not torch.isfinite(loss):
         raise InvalidInput(
             f"the loss is {loss.item()} at step {step}; lower learning_rate"
@@ -163,6 +167,10 @@ def descend(
     for group in trained.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     accelerator.backward(loss)
+    if accelerator.num_processes > 1:
+        for parameter in trained.module.parameters():
+            if parameter.grad is not None:
+                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
     accelerator.clip_grad_norm_(trained.module.parameters(), config.max_grad_norm)
     trained.optimizer.step()
     trained.optimizer.zero_grad(set_to_none=True)

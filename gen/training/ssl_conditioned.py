@@ -6,7 +6,8 @@ Graikos et al. 2024 (arXiv 2312.07330, section 3.2), with the magnification as a
 
 import copy
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,46 +122,23 @@ def disturb(embeddings: Tensor, deviation: float, generator: torch.Generator) ->
     return F.normalize(embeddings + deviation * noise, dim=-1)
 
 
-class Learner(nn.Module):
-    """What learns, called as one, so that several devices can share a step."""
-
-    def __init__(self, unet: Any, projection: SSLProjection) -> None:
-        super().__init__()
-        self.unet, self.projection = unet, projection
-
-    def forward(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        embeddings: Tensor,
-        dropped: Tensor,
-        microns_per_pixel: Tensor,
-    ) -> Tensor:
-        """The U-Net's answer (N, c, h, w); rows that are `dropped` (N, 1) see the null."""
-        embeddings = torch.where(dropped, self.projection.null_embedding, embeddings)
-        context = self.projection(embeddings, microns_per_pixel)
-        output: Tensor = self.unet(noisy, timesteps, context).sample
-        return output
-
-
 def training_loss(
-    learner: nn.Module,
-    scheduler: Any,
-    config: SSLConditionedConfig,
-    batch: Batch,
-    generator: torch.Generator,
+    networks: Networks, config: SSLConditionedConfig, batch: Batch, generator: torch.Generator
 ) -> Tensor:
     """`diffusion_loss` under the embeddings, of which some are replaced by the null."""
     embeddings = disturb(batch.embeddings, config.embedding_noise, generator)
     dropped = torch.rand(len(embeddings), 1, generator=generator) < config.embedding_dropout
+    null = networks.projection.null_embedding
+    embeddings = torch.where(dropped.to(embeddings.device), null, embeddings)
+    context = networks.projection(embeddings, batch.microns_per_pixel)
 
     def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        output: Tensor = learner(
-            noisy, timesteps, embeddings, dropped.to(noisy.device), batch.microns_per_pixel
-        )
+        output: Tensor = networks.unet(noisy, timesteps, context).sample
         return output
 
-    return diffusion_loss(scheduler, predict, batch.latents, config.min_snr_gamma, generator)
+    return diffusion_loss(
+        networks.scheduler, predict, batch.latents, config.min_snr_gamma, generator
+    )
 
 
 def preview(networks: Networks, batch: Batch) -> Process[Tensor]:
@@ -199,11 +177,11 @@ def train_ssl_conditioned(config: SSLConditionedConfig, report: Report) -> Path:
     torch.manual_seed(config.seed)
     tiles = read_tiles(config.data, "train", config.tile_size, config.tissue)
     networks = build_networks(config, accelerator.device)
-    learner = Learner(networks.unet, networks.projection)
-    average = copy.deepcopy(learner).eval().requires_grad_(False)
-    trained = Trained(learner, make_optimizer(learner, config), average)
-    trained.module, trained.optimizer = accelerator.prepare(learner, trained.optimizer)
-    averaged = replace(networks, unet=average.unet, projection=average.projection)
+    parts = nn.ModuleDict({"unet": networks.unet, "projection": networks.projection})
+    average = copy.deepcopy(parts).eval().requires_grad_(False)
+    trained = Trained(parts, make_optimizer(parts, config), average)
+    trained.module, trained.optimizer = accelerator.prepare(parts, trained.optimizer)
+    averaged = with_average(networks, dict(average.items()))
     weights = row_weights(tiles.microns_per_pixel, config.balance)
 
     def draw(count: int, generator: torch.Generator) -> Batch:
@@ -214,7 +192,7 @@ def train_ssl_conditioned(config: SSLConditionedConfig, report: Report) -> Path:
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
         batch = draw(config.batch_size, generator)
         with accelerator.autocast():
-            loss = training_loss(trained.module, networks.scheduler, config, batch, generator)
+            loss = training_loss(networks, config, batch, generator)
         descend(accelerator, trained, loss, config, number)
         return {"loss": loss.item()}
 
@@ -224,6 +202,12 @@ def train_ssl_conditioned(config: SSLConditionedConfig, report: Report) -> Path:
 
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
     return save_model(averaged, config)
+
+
+def with_average(networks: Networks, average: Mapping[str, Any]) -> Networks:
+    """The same model with the averaged weights in the place of the trained ones."""
+    unet, projection = average["unet"], average["projection"]
+    return Networks(networks.vae, unet, projection, networks.scheduler, networks.encoder)
 
 
 def save_model(networks: Networks, config: SSLConditionedConfig) -> Path:

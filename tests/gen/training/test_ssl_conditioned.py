@@ -11,7 +11,6 @@ from gen.models.block_autoencoder import BlockAutoencoder
 from gen.models.cxr_encoder import CXREncoder
 from gen.store.loading import load_components
 from gen.training.ssl_conditioned import (
-    Learner,
     SSLConditionedConfig,
     build_networks,
     describe,
@@ -90,9 +89,7 @@ def test_only_a_dropped_embedding_teaches_the_null(
         config = config_of(stained, parts, tmp_path, embedding_dropout=dropout)
         networks = build_networks(config, torch.device("cpu"))
         batch = describe(networks, torch.zeros(4, 3, 32, 32), torch.full((4,), 0.5))
-        learner = Learner(networks.unet, networks.projection)
-        generator = torch.Generator().manual_seed(0)
-        training_loss(learner, networks.scheduler, config, batch, generator).backward()
+        training_loss(networks, config, batch, torch.Generator().manual_seed(0)).backward()
         gradient = networks.projection.null_embedding.grad
         assert gradient is not None
         assert bool(gradient.any()) is taught
