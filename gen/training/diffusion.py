@@ -22,8 +22,12 @@ class DiffusionConfig(LoopConfig):
     min_snr_gamma: float | None = Field(5.0, gt=0, description="Hang et al. 2023; null = off")
 
 
-def noise_schedule(config: DiffusionConfig) -> DPMSolverMultistepScheduler:
+def noise_schedule(
+    config: DiffusionConfig, stochastic: bool = False
+) -> DPMSolverMultistepScheduler:
     """Scaled-linear betas ending near zero signal, DPM-Solver++ 2M to sample with.
+
+    A `stochastic` one adds noise at every step, which mends what a small network got wrong before.
 
     Karras spacing, since fine detail has far less power than coarse: a last step from a noise
     level above the detail's own would answer with its mean, which is a blur.
@@ -33,6 +37,7 @@ def noise_schedule(config: DiffusionConfig) -> DPMSolverMultistepScheduler:
         beta_end=config.beta_end,
         beta_schedule="scaled_linear",
         prediction_type=config.prediction_type,
+        algorithm_type="sde-dpmsolver++" if stochastic else "dpmsolver++",
         timestep_spacing="trailing",
         use_karras_sigmas=True,
     )

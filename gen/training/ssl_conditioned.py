@@ -96,7 +96,8 @@ def build_networks(config: SSLConditionedConfig, device: torch.device) -> Networ
     for module in (vae, unet, projection):
         module.to(device)
     unet.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so
-    return Networks(vae, unet, projection, noise_schedule(config), encoder)
+    scheduler = noise_schedule(config, stochastic=True)
+    return Networks(vae, unet, projection, scheduler, encoder)
 
 
 def row_weights(microns_per_pixel: Tensor, balance: float) -> Tensor:
