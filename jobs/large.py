@@ -304,7 +304,8 @@ def command(
     model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
     out: Annotated[Path, typer.Option(help="OME-TIFF to write")] = Path("large.ome.tif"),
     method: Annotated[
-        Method, typer.Option(help="shift: moving windows; overlap: the paper's, ten times the work")
+        Method,
+        typer.Option(help="shift: moving windows; overlap: the paper's, 9 times the work"),
     ] = Method.SHIFT,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 2.0,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.guidance.minority import ALL, METHODS, MinorityCalibration, MinorityMethod
 from jobs.bars import Bars, bars
@@ -50,24 +51,13 @@ def kept_scores(table: Path) -> dict[str, tuple[float, ...]]:
     Raises:
         InvalidInput: the table is none of `medphantom train minority-scores`.
     """
-    import csv
-
     import numpy as np
 
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [(row["group"], float(row["score"])) for row in csv.DictReader(file)]
-        if not rows:
-            raise ValueError("it has no rows")
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"scores is {table}, which is no table of scores: {error!r}; make it with medphantom"
-            " train minority-scores"
-        ) from error
+    rows = read_minority_scores(table)
     levels = np.linspace(0, 1, NUM_QUANTILES)
-    kinds = {name for name, _ in rows} - {OTHER}
-    of = {kind: [score for name, score in rows if name == kind] for kind in sorted(kinds)}
-    of[ALL] = [score for _, score in rows]
+    kinds = {row.group for row in rows} - {OTHER}
+    of = {kind: [row.score for row in rows if row.group == kind] for kind in sorted(kinds)}
+    of[ALL] = [row.score for row in rows]
     return {kind: tuple(np.quantile(each, levels).tolist()) for kind, each in of.items()}
 
 

@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from gen.data.atomic import atomic_file
+from gen.data.minority_table import ScoredImage
 from gen.errors import InvalidInput
 from jobs.bars import Bars, bars
 from jobs.targets import Data, Drawn, Model, Pictures, Seed, give
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # torch is imported when something is scored
     from gen.encoders.encoder import Encoder
     from pipelines.text_to_cxr import TextToCXRPipeline
 
-COLUMNS = ("file", "group", "score", "quantile", "group_quantile")
 LEAST_GROUP = 20  # images whose quantiles mean something; smaller groups are one, "other"
 OTHER = "other"
 
@@ -195,7 +195,7 @@ def write_scores(
         within[names == group] = ranks(values[names == group])
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    table.writerow(ScoredImage._fields)
     for item, *cells in zip(items, groups, values, overall, within, strict=True):
         group, score, *quantiles = cells
         table.writerow([item.name, group, f"{score:.6g}", *(f"{each:.4f}" for each in quantiles)])

@@ -1,6 +1,5 @@
 """`medphantom evaluate rarity`: are sets of images rarer than one another, and still real?"""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from jobs.audit.command import CACHE, Cache, EncoderId
 from jobs.bars import Bars, bars
@@ -105,14 +105,7 @@ def rare_rows(real: "ImageSet", scores: Path, tail: float) -> "NDArray[np.bool_]
     """
     import numpy as np
 
-    try:
-        with scores.open(newline="", encoding="utf-8") as file:
-            quantiles = {row["file"]: float(row["quantile"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"scores is {scores}, which cannot be read: {error!r}; make it with medphantom train"
-            " minority-scores"
-        ) from error
+    quantiles = {row.file: row.quantile for row in read_minority_scores(scores)}
     rare = np.array([quantiles.get(item.name, 0.0) > 1 - tail for item in real.items])
     if rare.sum() < MIN_TAIL:
         raise InvalidInput(

@@ -6,7 +6,6 @@ the model whose latents it sees.
 """
 
 import copy
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.models.minority_classifier import MinorityClassifier, classes_of
 from gen.noising import Noising
@@ -59,30 +59,17 @@ class Scored:
         return Scored(self.latents[chosen], self.condition[chosen], self.quantiles[chosen])
 
 
-def read_quantiles(table: Path, within: str) -> dict[str, float]:
-    """Quantiles in [0, 1] by file.
-
-    Raises:
-        InvalidInput: the table has other columns, or a cell is no number.
-    """
-    column = "group_quantile" if within == "group" else "quantile"
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            return {row["file"]: float(row[column]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"scores is {table}, which cannot be read as columns file and {column}: {error!r}; make"
-            " it with medphantom train minority-scores"
-        ) from error
-
-
 def read_scored(config: MinorityClassifierConfig, parts: dict[str, Any], device: Any) -> Scored:
     """The images that have a score, as latents under their prompts.
 
     Raises:
         InvalidInput: fewer images than classes have a score.
     """
-    quantiles = read_quantiles(config.scores, config.within)
+    in_group = config.within == "group"
+    quantiles = {
+        row.file: row.group_quantile if in_group else row.quantile
+        for row in read_minority_scores(config.scores)
+    }
     size = int(parts["unet"].config.sample_size) * vae_factor(parts["vae"])
     data = read_chest_xrays(config.data, "train", size)
     chosen = [i for i, row in enumerate(data.fields) if row["file"] in quantiles]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, model_validator
 
+from gen.guidance.minority import MinorityMethod, check_level
 from jobs.tasks.task import ItemSpec, Made, OnStep, Spec, Task, seed_of
 
 if TYPE_CHECKING:  # torch is imported where images are made
@@ -47,21 +48,12 @@ class FileFormat(StrEnum):
 MEDIA_TYPES = {FileFormat.PNG: "image/png", FileFormat.DICOM: "application/dicom"}
 
 
-class MinorityMethodName(StrEnum):
-    """What moves sampling to the rare."""
-
-    BOOST_AND_SKIP = "boost_and_skip"
-    CLASSIFIER = "classifier"
-    SELF_GUIDED = "self_guided"
-    PROMPT = "prompt"
-
-
 # of plain sampling's work, with what it takes to tell how rare an image became
-MINORITY_WORK = {
-    MinorityMethodName.BOOST_AND_SKIP: 1.0,
-    MinorityMethodName.CLASSIFIER: 1.25,
-    MinorityMethodName.SELF_GUIDED: 1.6,
-    MinorityMethodName.PROMPT: 3.0,
+MINORITY_WORK: dict[MinorityMethod, float] = {
+    "boost_and_skip": 1.0,
+    "classifier": 1.25,
+    "self_guided": 1.6,
+    "prompt": 3.0,
 }
 
 
@@ -96,9 +88,7 @@ class TextToCXRSpec(Spec):
         description="How rare the images shall be: a quantile of how rare the model finds its "
         "training images of the kind, 0.9 as the rarest tenth; null leaves it to chance",
     )
-    minority_method: MinorityMethodName = Field(
-        MinorityMethodName.BOOST_AND_SKIP, description="How the rare are sought"
-    )
+    minority_method: MinorityMethod = Field("boost_and_skip", description="How the rare are sought")
     allow_common: bool = Field(
         False, description="Say that a minority below 0.5, which pushes the rare away, is meant"
     )
@@ -123,11 +113,8 @@ class TextToCXRSpec(Spec):
 
     @model_validator(mode="after")
     def _means_it(self) -> "TextToCXRSpec":
-        if self.minority is not None and self.minority < 0.5 and not self.allow_common:
-            raise ValueError(
-                f"minority is {self.minority}, which pushes rare images away; choose 0.5 or more,"
-                " or set allow_common"
-            )
+        if self.minority is not None:
+            check_level(self.minority, self.allow_common)
         return self
 
 
@@ -190,7 +177,7 @@ class TextToCXR(Task):
         minority = None
         if spec.minority is not None:
             minority = pipeline.minority_sampling(
-                spec.minority, spec.minority_method.value, spec.allow_common
+                spec.minority, spec.minority_method, spec.allow_common
             )
         return pipeline.process_scored(
             item["prompt"],
@@ -228,7 +215,7 @@ class TextToCXR(Task):
         rare: dict[str, Any] = {}
         if spec.minority is not None and reached is not None:
             minority = pipeline.minority_sampling(
-                spec.minority, spec.minority_method.value, spec.allow_common
+                spec.minority, spec.minority_method, spec.allow_common
             )
             rare = minority_settings(minority, reached[0])
         record = Record(

@@ -88,7 +88,8 @@ def test_what_cannot_be_calibrated_is_refused(
 def test_scores_are_kept_of_each_kind_and_of_all(tmp_path: Path) -> None:
     table = tmp_path / "scores.csv"
     rows = [("adult: Mass", i) for i in range(5)] + [("other", 10 + i) for i in range(5)]
-    table.write_text("group,score\n" + "".join(f"{kind},{score}\n" for kind, score in rows))
+    lines = [f"{i}.png,{kind},{score},0.5,0.5" for i, (kind, score) in enumerate(rows)]
+    table.write_text("\n".join(["file,group,score,quantile,group_quantile", *lines]))
     kept = kept_scores(table)
     assert set(kept) == {"adult: Mass", "all"}
     assert (kept["adult: Mass"][0], kept["adult: Mass"][10], kept["adult: Mass"][-1]) == (0, 2, 4)

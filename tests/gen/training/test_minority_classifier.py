@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.models.minority_classifier import MinorityClassifier, classes_of
 from gen.store.loading import load_components
@@ -18,7 +19,6 @@ from gen.training.dataset import read_chest_xrays
 from gen.training.minority_classifier import (
     MinorityClassifierConfig,
     hold_out,
-    read_quantiles,
     train_minority_classifier,
 )
 from pipelines.text_to_cxr import TextToCXRPipeline
@@ -116,8 +116,8 @@ def test_images_of_all_quantiles_are_held_out() -> None:
 
 def test_what_cannot_be_learnt_is_refused(scored: Path, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("file,score\n1.png,0.5\n")
-    with pytest.raises(InvalidInput, match=r"columns file and group_quantile.*minority-scores"):
-        read_quantiles(tmp_path / "other.csv", "group")
+    with pytest.raises(InvalidInput, match=r"no table of file, group, score.*minority-scores"):
+        read_minority_scores(tmp_path / "other.csv")
     config = config_of(scored, tiny_folder, tmp_path / "out", num_classes=250)
     with pytest.raises(InvalidInput, match="num_classes is 250, but only 240 images"):
         train_minority_classifier(config, lambda _: None)
