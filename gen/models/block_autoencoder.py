@@ -143,7 +143,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """The code of images (N, C, H, W) in [-1, 1], as a Gaussian posterior."""
         blocks = F.pixel_unshuffle(x, self.config.block_size) - self.mean[:, None, None]
-        mean = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
+        with torch.autocast(x.device.type, enabled=False):  # detail is less than bf16 resolves
+            mean = torch.einsum("nphw,kp->nkhw", blocks, self.basis * self.gain[:, None])
         if self.config.learned_encoder:
             mean = mean + self.encode_context(blocks)
         log_variance = 2 * torch.tensor(self.config.posterior_std).log()
@@ -153,7 +154,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     def linear_decode(self, z: Tensor) -> Tensor:
         """The least-squares image of latents, before the networks' part."""
-        blocks = torch.einsum("nkhw,kp->nphw", z, self.basis / self.gain[:, None])
+        with torch.autocast(z.device.type, enabled=False):  # detail is less than bf16 resolves
+            blocks = torch.einsum("nkhw,kp->nphw", z, self.basis / self.gain[:, None])
         return F.pixel_shuffle(blocks + self.mean[:, None, None], self.config.block_size)
 
     def decode(

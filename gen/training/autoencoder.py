@@ -50,6 +50,9 @@ class AutoencoderConfig(LoopConfig):
     linear_code: LinearCode = Field(
         "transform", description="mean: the code is the mean colour of blocks, see the model"
     )
+    posterior_std: float = Field(
+        0.1, gt=0, description="Noise on codes of blocks: what the decoder learns to put up with"
+    )
     context_channels: int = Field(192, ge=8, multiple_of=8)
     num_context_blocks: int = Field(2, ge=1)
     refine_channels: int = Field(48, ge=8, multiple_of=8)
@@ -104,6 +107,7 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
             linear_code=config.linear_code,
             learned_encoder=config.train == "all",
             latent_channels=config.latent_channels,
+            posterior_std=config.posterior_std,
             context_channels=config.context_channels,
             num_context_blocks=config.num_context_blocks,
             refine_channels=config.refine_channels,
