@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gen.data.canvas import Canvas
+from gen.denoising import begin
 from gen.errors import InvalidInput
 from gen.tiling import Emit, Layout, blend, ramp
 from gen.types import Process, Scheduler
@@ -45,6 +46,7 @@ def denoise_canvas(
     dtype: torch.dtype = torch.float32,
     keep: Callable[[int, int, Tensor], Tensor] | None = None,
     on_windows: OnWindows = lambda *_: None,
+    skip: int = 0,
 ) -> Process[None]:
     """Take a canvas of noise along a scheduler's timesteps to clean latents, in place.
 
@@ -59,14 +61,17 @@ def denoise_canvas(
         device, dtype: of the latents that `predict` is given.
         keep: (index of the step, top, rows (C, h, W) after it) -> the rows to go on with.
         on_windows: told after each row of windows.
+        skip: steps left out at the start; the canvas is of the noise level behind them.
 
     Raises:
         InvalidInput: `folder` has no room.
     """
     side = layouts[0].side
+    begin(scheduler, skip)
     bands = _Bands(canvas, scheduler, side, generator, folder, keep)
-    total, done = sum(layout.num_windows for layout in layouts), 0
-    for index, (timestep, layout) in enumerate(zip(scheduler.timesteps, layouts, strict=True)):
+    total, done = sum(layout.num_windows for layout in layouts[skip:]), 0
+    steps = list(zip(scheduler.timesteps, layouts, strict=True))
+    for index, (timestep, layout) in enumerate(steps[skip:], skip):
 
         def answer(top: int, lefts: Sequence[int]) -> Process[Tensor]:
             nonlocal done

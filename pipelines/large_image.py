@@ -27,30 +27,28 @@ from gen.encoders.loading import load_encoder
 from gen.encoders.windows import ReadPixels
 from gen.engine import run
 from gen.errors import InvalidInput
-from gen.guidance.classifier_free import classifier_free
+from gen.guidance.minority import MinorityCalibration
 from gen.known_region import Keep, KnownRegion, keep_known
 from gen.large_canvas import (
     OnWindows,
-    PredictWindows,
     decode_canvas,
     denoise_canvas,
     draw_canvas_noise,
 )
-from gen.noising import Noising
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.store.weight_files import read_object
 from gen.tiling import Layout, bell, overlapping, shifted
 from gen.types import Component, ModelCall, Process
 from pipelines.large_fields import field_around, field_from_text, field_like, field_varied
+from pipelines.large_guidance import GuidedWindows, OnDenoised
+from pipelines.minority import MinoritySampling, begin, read_calibration, sampling_for
 from pipelines.outputs import LargeImages, check_output_type, present
 
 Method = Literal["shift", "overlap"]
 """How windows lie: see `LargeImagePipeline.__call__`."""
 Write = Callable[[NDArray[np.uint8]], None]
 """A band of finished pixels (h, W, 3), from the top down."""
-OnDenoised = Callable[[Tensor, Tensor], None]
-"""(estimate of clean latents (N, C, s, s) of windows, their centres (N, 2) in cells, (y, x))."""
 
 NUM_INFERENCE_STEPS = 25
 GUIDANCE_SCALE = 2.0
@@ -68,11 +66,14 @@ class LargeImagePipeline(DiffusionPipeline):
         projection: embeddings and magnifications to what the U-Net attends to.
         scheduler: any diffusers scheduler; every call works on a copy of its own.
         prior, prior_scheduler, text_encoder, tokenizer: from words to grids of embeddings.
+        minority_classifier: see `gen.models.minority_classifier`; its condition is the U-Net's.
         encoder: id or folder of the encoder whose embeddings the model knows.
         prior_pitch: pixels between the embeddings of a grid of the prior.
     """
 
-    _optional_components = ("prior", "prior_scheduler", "text_encoder", "tokenizer")
+    _optional_components = (
+        "prior", "prior_scheduler", "text_encoder", "tokenizer", "minority_classifier",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class LargeImagePipeline(DiffusionPipeline):
         prior_scheduler: Any = None,
         text_encoder: Any = None,
         tokenizer: Any = None,
+        minority_classifier: Any = None,
         encoder: str = "histo-encoder-mini",
         prior_pitch: int = 64,
     ) -> None:
@@ -97,6 +99,7 @@ class LargeImagePipeline(DiffusionPipeline):
             prior_scheduler=prior_scheduler,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            minority_classifier=minority_classifier,
         )
         self.register_to_config(encoder=encoder, prior_pitch=prior_pitch)
 
@@ -140,7 +143,7 @@ class LargeImagePipeline(DiffusionPipeline):
     @property
     def networks(self) -> dict[str, Component]:
         """What this pipeline's model calls name."""
-        return {
+        networks: dict[str, Component] = {
             "projection": self.projection,
             "null": self.projection.null,
             "embedder": lambda patches: self.embedder.embed(patches),
@@ -152,6 +155,14 @@ class LargeImagePipeline(DiffusionPipeline):
             "text_encoder": lambda tokens: self.text_encoder(tokens)[0],
             "prior": lambda grids, timesteps, states: self.prior(grids, timesteps, states).sample,
         }
+        if self.minority_classifier is not None:
+            networks["minority_classifier"] = self.minority_classifier
+        return networks
+
+    @cached_property
+    def minority_calibration(self) -> MinorityCalibration:
+        """Of the model's card; see `pipelines.minority.read_calibration`."""
+        return read_calibration(self.config._name_or_path)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -176,6 +187,9 @@ class LargeImagePipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         scheduler: Any = None,
         known: KnownRegion | None = None,
+        minority: float | MinoritySampling | None = None,
+        minority_method: str = "boost_and_skip",
+        allow_common: bool = False,
         output_type: str = "pil",
         on_windows: OnWindows = lambda *_: None,
     ) -> LargeImages:
@@ -193,6 +207,10 @@ class LargeImagePipeline(DiffusionPipeline):
             generator: of the noise and the shifts, on the CPU.
             scheduler: None is the pipeline's.
             known: a part of a real image that is kept.
+            minority: how rare what is seen shall be among tissue of its embedding: a level, for
+                calibrated models, or a method with its strength; None leaves it to chance.
+            minority_method: "boost_and_skip", "classifier" or "self_guided".
+            allow_common: levels below 0.5, which push the rare away, are meant.
             output_type: "pil", "np" or "pt".
             on_windows: told (windows drawn, of how many).
 
@@ -200,6 +218,10 @@ class LargeImagePipeline(DiffusionPipeline):
             InvalidInput: an argument breaks a rule.
         """
         check_output_type(output_type)
+        if isinstance(minority, float | int):
+            minority = sampling_for(
+                lambda: self.minority_calibration, minority, minority_method, allow_common
+            )
         bands: list[NDArray[np.uint8]] = []
         process = self.process(
             field,
@@ -214,6 +236,7 @@ class LargeImagePipeline(DiffusionPipeline):
             generator=generator,
             scheduler=scheduler,
             known=known,
+            minority=minority,
             on_windows=on_windows,
         )
         run(process, self.networks)
@@ -235,6 +258,7 @@ class LargeImagePipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         scheduler: Any = None,
         known: KnownRegion | None = None,
+        minority: MinoritySampling | None = None,
         folder: Path | None = None,
         on_windows: OnWindows = lambda *_: None,
         on_denoised: OnDenoised | None = None,
@@ -243,7 +267,7 @@ class LargeImagePipeline(DiffusionPipeline):
 
         Args:
             field, height, width, method, overlap, num_inference_steps, guidance_scale,
-            microns_per_pixel, generator, scheduler, known, on_windows: see `__call__`.
+            microns_per_pixel, generator, scheduler, known, minority, on_windows: see `__call__`.
             write: gets bands (h, W, 3) uint8 from the top down, after the last step.
             folder: for latents; None is the system's for temporary files.
             on_denoised: told after each row of windows, before `on_windows`.
@@ -256,6 +280,11 @@ class LargeImagePipeline(DiffusionPipeline):
         field = field.stretched(height, width)
         scheduler = fresh_scheduler(scheduler or self.scheduler, num_inference_steps)
         generator = generator or _unseeded()
+        scale, skip = begin(minority, torch.ones(()), scheduler)
+        guided = GuidedWindows(
+            self, field, microns_per_pixel, guidance_scale, scheduler, generator, minority,
+            on_denoised,
+        )  # fmt: skip
         cells = self.canvas_size(height, width)
         layouts, weights = self.layouts(cells, method, overlap, len(scheduler.timesteps), generator)
 
@@ -264,12 +293,8 @@ class LargeImagePipeline(DiffusionPipeline):
                 place = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
                 channels = self.unet.config.in_channels
                 canvas = stack.enter_context(new_canvas(place, channels, *cells))
-                draw_canvas_noise(
-                    canvas, layouts[0].side, float(scheduler.init_noise_sigma), generator
-                )
-                predict = yield from self.guided(
-                    field, microns_per_pixel, guidance_scale, scheduler, on_denoised
-                )
+                draw_canvas_noise(canvas, layouts[0].side, float(scale), generator)
+                predict = yield from guided.predict()
                 keep = yield from self.keep(known, scheduler, generator)
                 yield from denoise_canvas(
                     canvas,
@@ -283,6 +308,7 @@ class LargeImagePipeline(DiffusionPipeline):
                     self.unet.dtype,
                     keep,
                     on_windows,
+                    skip,
                 )
                 yield from self.decode(canvas, height, width, write, known)
 
@@ -392,30 +418,6 @@ class LargeImagePipeline(DiffusionPipeline):
         shared = int(SHARED * side) if overlap is None else overlap
         return shifted(*cells, side, shared, num_steps, generator), bell(side)
 
-    def guided(
-        self,
-        field: EmbeddingField,
-        microns_per_pixel: float,
-        guidance_scale: float,
-        scheduler: Any,
-        on_denoised: OnDenoised | None = None,
-    ) -> Process[PredictWindows]:
-        """The U-Net under classifier-free guidance, its condition read off the field."""
-        device, dtype = self.unet.device, self.unet.dtype
-        scale = torch.tensor([microns_per_pixel], device=device, dtype=torch.float32)
-        null = yield ModelCall("null", (scale,))
-
-        def predict(latents: Tensor, timestep: Tensor, centres: Tensor) -> Process[Tensor]:
-            embeddings = field.at(centres * self.vae_scale_factor).to(device, dtype)
-            context = yield ModelCall("projection", (embeddings, scale.expand(len(embeddings))))
-            guided = classifier_free(self._unet, context, null, guidance_scale)
-            output = yield from guided(latents, timestep)
-            if on_denoised is not None:
-                on_denoised(Noising(scheduler).clean(latents, output, timestep), centres)
-            return output
-
-        return predict
-
     def keep(
         self, known: KnownRegion | None, scheduler: Any, generator: torch.Generator
     ) -> Process[Keep | None]:
@@ -428,10 +430,6 @@ class LargeImagePipeline(DiffusionPipeline):
         latents = yield from known.encode(factor, side, like, self.vae.config.scaling_factor)
         place, mask = known.cells(factor), known.cell_mask(factor)
         return keep_known(latents, place, mask, scheduler, generator)
-
-    def _unet(self, latents: Tensor, timestep: Tensor, context: Tensor) -> Process[Tensor]:
-        timesteps = timestep.to(latents.device).expand(len(latents))
-        return (yield ModelCall("unet", (latents, timesteps, context)))
 
     def decode(
         self,

@@ -1,10 +1,10 @@
-"""Sampling that moves to the rare: what each method does to a text-to-image pipeline.
+"""Sampling that moves to the rare: what each method does around a pipeline's own guidance.
 
 Minority guidance (arXiv 2301.12334), self-guided (2407.11555), Boost-and-Skip (2502.06516) and
-MinorityPrompt (2410.07838), each around the pipeline's own guidance.
+MinorityPrompt (2410.07838).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,20 @@ from torch import Tensor
 from gen.errors import InvalidInput
 from gen.guidance.boost_and_skip import boost
 from gen.guidance.learnt_word import make_room
-from gen.guidance.minority import MinorityMethod
+from gen.guidance.minority import (
+    CALIBRATE,
+    MinorityCalibration,
+    MinorityMethod,
+    check_level,
+    check_method,
+)
 from gen.guidance.minority_score import squared_error
 from gen.guidance.optimised_prompt import optimised_prompt
 from gen.guidance.ordinal_classifier import towards_class
 from gen.guidance.self_guided import EVERY, self_guided
 from gen.noising import Noising
+from gen.store.card import read_card
+from gen.store.catalogue import resolve
 from gen.types import ModelCall, Predict, Process
 
 if TYPE_CHECKING:
@@ -52,9 +60,89 @@ def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> t
     return boost(noise, scheduler, sampling.strength, skip), skip
 
 
+def read_calibration(model: str) -> MinorityCalibration:
+    """What a model's card says of levels of rarity.
+
+    Raises:
+        InvalidInput: it says nothing of them.
+    """
+    card = read_card(resolve(model).path)
+    found = None if card is None else card.calibration.get("minority")
+    if found is None:
+        raise InvalidInput(
+            f"minority cannot be asked of {model!r}, which is not calibrated for it; run"
+            f" {CALIBRATE} on it"
+        )
+    return MinorityCalibration.model_validate(found)
+
+
+def sampling_for(
+    calibration: Callable[[], MinorityCalibration],
+    minority: float,
+    minority_method: str = "boost_and_skip",
+    allow_common: bool = False,
+) -> MinoritySampling:
+    """What reaches a level of rarity.
+
+    Args:
+        calibration: of the model, read once the other arguments are found to be right.
+        minority: a quantile in [0, 1] of the minority scores of the training data.
+        minority_method: see `gen.guidance.minority.MinorityMethod`.
+        allow_common: levels below 0.5, which push the rare away, are meant.
+
+    Raises:
+        InvalidInput: an argument breaks a rule, or the model lacks what it needs.
+    """
+    check_level(minority, allow_common)
+    method = check_method(minority_method)
+    return MinoritySampling(method, calibration().strength(method, minority), minority)
+
+
+def led(
+    sampling: MinoritySampling,
+    plain: Predict,
+    probe: Predict,
+    classifier: Any,
+    condition: Tensor,
+    noising: Noising,
+    generators: Sequence[torch.Generator],
+) -> Predict:
+    """The guided network `plain`, led to the rare by gradients: "classifier" or "self_guided".
+
+    Args:
+        sampling: one of the two.
+        plain: the network, guided or not.
+        probe: the network under its condition alone, whose answers can be differentiated.
+        classifier: see `gen.models.minority_classifier`, or None.
+        condition: (N, L, D) of the rows, which the classifier sees.
+        noising: of the model's scheduler.
+        generators: one for each row.
+
+    Raises:
+        InvalidInput: there is no classifier, but it is asked for.
+    """
+    if sampling.method == "self_guided":
+        scale, every = sampling.strength, sampling.every or EVERY
+        return self_guided(plain, probe, noising, generators, squared_error, scale, every)
+    if classifier is None:
+        raise InvalidInput(
+            "minority_method is 'classifier', which this model lacks; train it with medphantom"
+            " train minority-classifier, or choose boost_and_skip"
+        )
+
+    def classify(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        rows = latents, timestep.to(latents.device).expand(len(latents)), condition
+        return (yield ModelCall("minority_classifier", rows, needs_grad=True))
+
+    rarest = classifier.config.num_classes - 1
+    classes = torch.full((len(condition),), rarest if sampling.strength >= 0 else 0)
+    scale = abs(sampling.strength)
+    return towards_class(plain, classify, noising, classes, scale, sampling.every or 1)
+
+
 @dataclass(frozen=True)
 class Guided:
-    """A pipeline under classifier-free guidance, for prompts whose conditions are at hand."""
+    """A text pipeline under classifier-free guidance, for prompts whose conditions are at hand."""
 
     pipeline: "TextToCXRPipeline"
     prompts: list[str]
@@ -74,19 +162,12 @@ class Guided:
         if sampling is None or sampling.method == "boost_and_skip":
             return plain
         noising = Noising(self.pipeline.scheduler)
-        if sampling.method == "classifier":
-            return self.by_classifier(plain, noising, sampling.strength, sampling.every or 1)
-        if sampling.method == "self_guided":
-            return self_guided(
-                plain,
-                self.probe,
-                noising,
-                self.generators,
-                squared_error,
-                sampling.strength,
-                sampling.every or EVERY,
-            )
-        return (yield from self.by_word(noising, sampling.strength))
+        if sampling.method == "prompt":
+            return (yield from self.by_word(noising, sampling.strength))
+        classifier = self.pipeline.minority_classifier
+        return led(
+            sampling, plain, self.probe, classifier, self.condition, noising, self.generators
+        )
 
     def by(self, condition: Tensor) -> Predict:
         """The network under a condition (N, L, D), away from the null."""
@@ -99,23 +180,6 @@ class Guided:
         return (
             yield from self.pipeline.predict(latents, timestep, self.condition, needs_grad=True)
         )
-
-    def by_classifier(self, plain: Predict, noising: Noising, scale: float, every: int) -> Predict:
-        """Towards the rarest class, or with a negative scale the commonest."""
-        classifier = self.pipeline.minority_classifier
-        if classifier is None:
-            raise InvalidInput(
-                "minority_method is 'classifier', which this model lacks; train it with medphantom"
-                " train minority-classifier, or choose boost_and_skip"
-            )
-
-        def classify(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
-            rows = latents, timestep.to(latents.device).expand(len(latents)), self.condition
-            return (yield ModelCall("minority_classifier", rows, needs_grad=True))
-
-        wanted = classifier.config.num_classes - 1 if scale >= 0 else 0
-        classes = torch.full((len(self.prompts),), wanted)
-        return towards_class(plain, classify, noising, classes, abs(scale), every)
 
     def by_word(self, noising: Noising, learning_rate: float) -> Process[Predict]:
         """Under the prompt with a word that is learnt."""

@@ -19,12 +19,17 @@ from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
 from gen.guidance.learnt_word import encode_with_word, mean_word
-from gen.guidance.minority import CALIBRATE, MinorityCalibration, check_level, check_method
-from gen.store.card import read_card
+from gen.guidance.minority import MinorityCalibration
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.types import Component, ModelCall, Predict, Process
-from pipelines.minority import Guided, MinoritySampling, begin
+from pipelines.minority import (
+    Guided,
+    MinoritySampling,
+    begin,
+    read_calibration,
+    sampling_for,
+)
 from pipelines.outputs import ChestXrays, check_output_type, present
 from pipelines.rarity import levels_reached
 
@@ -108,40 +113,16 @@ class TextToCXRPipeline(DiffusionPipeline):
 
     @cached_property
     def minority_calibration(self) -> MinorityCalibration:
-        """What the model's card says of levels of rarity.
-
-        Raises:
-            InvalidInput: it says nothing of them.
-        """
-        card = read_card(resolve(self.config._name_or_path).path)
-        found = None if card is None else card.calibration.get("minority")
-        if found is None:
-            raise InvalidInput(
-                f"minority cannot be asked of {self.config._name_or_path!r}, which is not"
-                f" calibrated for it; run {CALIBRATE} on it"
-            )
-        return MinorityCalibration.model_validate(found)
+        """Of the model's card; see `pipelines.minority.read_calibration`."""
+        return read_calibration(self.config._name_or_path)
 
     def minority_sampling(
-        self,
-        minority: float,
-        minority_method: str = "boost_and_skip",
-        allow_common: bool = False,
+        self, minority: float, minority_method: str = "boost_and_skip", allow_common: bool = False
     ) -> MinoritySampling:
-        """What reaches a level of rarity with this model.
-
-        Args:
-            minority: a quantile in [0, 1] of the minority scores of the training data.
-            minority_method: see `gen.guidance.minority.MinorityMethod`.
-            allow_common: levels below 0.5, which push the rare away, are meant.
-
-        Raises:
-            InvalidInput: an argument breaks a rule, or the model lacks what it needs.
-        """
-        check_level(minority, allow_common)
-        method = check_method(minority_method)
-        strength = self.minority_calibration.strength(method, minority)
-        return MinoritySampling(method, strength, minority)
+        """What reaches a level of rarity with this model: see `pipelines.minority.sampling_for`."""
+        return sampling_for(
+            lambda: self.minority_calibration, minority, minority_method, allow_common
+        )
 
     @cached_property
     def embedder(self) -> Encoder:
@@ -207,7 +188,7 @@ class TextToCXRPipeline(DiffusionPipeline):
             minority: how rare the images shall be, a quantile in [0, 1] of the training data's
                 minority scores, or a method with its strength; None leaves it to chance.
             minority_method: "boost_and_skip", "classifier", "self_guided" or "prompt".
-            allow_common: see `minority_sampling`.
+            allow_common: levels below 0.5, which push the rare away, are meant.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as diffusers calls it, may return {"latents": ...}.
 

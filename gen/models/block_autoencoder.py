@@ -12,7 +12,9 @@ would show it as a pattern.
 
 Stained tissue is not smooth: its best code is of edges, which are nearly white from block to block,
 and a diffusion model of them learns little but noise. The code `mean` keeps the mean colours of
-blocks alone, a small picture that looks like the large one, and leaves detail to the decoder.
+blocks alone, a small picture that looks like the large one, and leaves detail to the decoder. With
+`finer`, the config of an autoencoder of smaller blocks, the decoder only has to find that one's
+code, and its image goes through it.
 
 Coefficient i has a standard deviation proportional to sqrt(s_i), s_i being its deviation in the
 image: under white noise of fixed power this is the linear code of least squared error (Lee and
@@ -93,6 +95,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         grain: bool = True,
         linear_code: LinearCode = "transform",
         learned_encoder: bool = True,
+        finer: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         pixels, cell = in_channels * block_size**2, in_channels * shuffle**2
@@ -106,6 +109,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         self.decode_context = _residual_network(latent_channels, context, depth, features, 0.01)
         seen = (2 if grain else 1) * cell + refine_channels
         self.refine = _residual_network(seen, refine_channels, num_refine_blocks, cell)
+        self.detailer = None if finer is None else BlockAutoencoder(**finer)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
@@ -164,9 +168,15 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         """Images (N, C, H, W), about [-1, 1], of latents."""
         cell, block = self.config.shuffle, self.config.block_size
         image = self.linear_decode(z)
+        if (
+            self.detailer is not None
+        ):  # an edge between large blocks would be detail to the finer code
+            image = F.interpolate(F.avg_pool2d(image, block), scale_factor=block, mode="bilinear")
         context = F.pixel_shuffle(self.decode_context(z), block // cell)
         seen = [F.pixel_unshuffle(image, cell), context]
         if self.config.grain:
             seen.append(F.pixel_unshuffle(fixed_noise(image), cell))
         image = image + F.pixel_shuffle(self.refine(torch.cat(seen, dim=1)), cell)
+        if self.detailer is not None:
+            image = self.detailer.decode(self.detailer.encode(image).latent_dist.mean).sample
         return DecoderOutput(sample=image) if return_dict else (image,)

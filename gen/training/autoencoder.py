@@ -53,6 +53,9 @@ class AutoencoderConfig(LoopConfig):
     posterior_std: float = Field(
         0.1, gt=0, description="Noise on codes of blocks: what the decoder learns to put up with"
     )
+    finer: Path | None = Field(
+        None, description="Autoencoder folder of smaller blocks, kept as it is, to decode through"
+    )
     context_channels: int = Field(192, ge=8, multiple_of=8)
     num_context_blocks: int = Field(2, ge=1)
     refine_channels: int = Field(48, ge=8, multiple_of=8)
@@ -101,6 +104,7 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
             freeze_encoder(vae)
         return vae
     if config.architecture == "block":
+        finer = None if config.finer is None else load_autoencoder(config.finer)
         vae = BlockAutoencoder(
             block_size=config.block_size,
             shuffle=config.shuffle,
@@ -117,7 +121,11 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
             block_out_channels=(1,) * config.block_size.bit_length(),
             grain=config.grain,
             sample_size=config.image_size,
+            finer=None if finer is None else _settings(finer),
         )
+        if finer is not None and vae.detailer is not None:
+            vae.detailer.load_state_dict(finer.state_dict())
+            vae.detailer.requires_grad_(False)
         vae.fit(to_unit(images[:: max(1, len(images) // 1000)]))
         if config.train == "decoder":
             freeze_encoder(vae)
@@ -141,6 +149,11 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
         sample_size=config.image_size,
         scaling_factor=1.0,
     )
+
+
+def _settings(vae: Autoencoder) -> dict[str, Any]:
+    """What another of its kind is made with."""
+    return {name: value for name, value in vae.config.items() if not name.startswith("_")}
 
 
 def freeze_encoder(vae: Autoencoder) -> None:

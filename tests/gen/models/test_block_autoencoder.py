@@ -1,6 +1,7 @@
 """Before it learns, the block autoencoder is the Karhunen-Loeve transform."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,28 @@ def test_the_code_of_mean_colours_is_a_small_picture() -> None:
     decoded = torch.nn.functional.avg_pool2d(vae.linear_decode(latents), 4)
     assert torch.allclose(decoded, small, atol=1e-5)
     assert not any(name.startswith("encode_context") for name, _ in vae.named_parameters())
+
+
+def test_detail_comes_from_a_finer_code(tmp_path: Path) -> None:
+    colours: dict[str, Any] = {
+        "latent_channels": 3, "in_channels": 3, "out_channels": 3, "context_channels": 8,
+        "refine_channels": 8, "linear_code": "mean", "learned_encoder": False, "grain": False,
+    }  # fmt: skip
+    finer = {**colours, "block_size": 4, "shuffle": 2}
+    images = torch.rand(6, 3, 32, 32, generator=torch.manual_seed(1)) * 2 - 1
+    vae = BlockAutoencoder(**colours, block_size=8, shuffle=4, finer=finer)
+    vae.fit(images)
+    vae.detailer.fit(images)
+    latents = vae.requires_grad_(False).encode(images).latent_dist.mean
+    assert latents.shape == (6, 3, 4, 4)
+    small = torch.nn.functional.avg_pool2d(images, 8)
+    smooth = torch.nn.functional.interpolate(small, scale_factor=8, mode="bilinear")
+    # before it learns, what the finer one makes of the small picture enlarged
+    wanted = vae.detailer.decode(vae.detailer.encode(smooth).latent_dist.mean).sample
+    assert torch.allclose(vae.decode(latents).sample, wanted, atol=1e-5)
+    vae.save_pretrained(tmp_path)
+    loaded = BlockAutoencoder.from_pretrained(tmp_path, use_safetensors=True).requires_grad_(False)
+    assert torch.allclose(loaded.decode(latents).sample, wanted, atol=1e-5)
 
 
 def test_there_are_no_more_mean_colours_than_colours() -> None:
