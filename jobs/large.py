@@ -18,6 +18,7 @@ from rich.console import Console
 from gen.errors import InvalidInput
 from jobs.bars import bars
 from jobs.large_record import large_record
+from jobs.minority_record import sampling_asked
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
     import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch is imported when images are made, not when help is re
     from gen.known_region import KnownRegion
     from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
+    from pipelines.minority import MinoritySampling
 
 PREVIEW_SIDE = 1024
 DEFAULT_SIZE = (2048, 2048)
@@ -65,6 +67,10 @@ class LargeConfig:
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
     microns_per_pixel: float = 0.5
+    minority: float | None = None
+    minority_method: str = "boost_and_skip"
+    minority_strength: float | None = None
+    allow_common: bool = False
     seed: int = 0
     deep_zoom: bool = False
     lossless: bool = False
@@ -126,12 +132,19 @@ def run_large(
     pipeline = LargeImagePipeline.from_pretrained(
         config.model, allow_download=config.allow_download
     ).to("cuda" if torch.cuda.is_available() else "cpu")
+    minority = sampling_asked(
+        config.minority,
+        config.minority_method,
+        config.minority_strength,
+        config.allow_common,
+        lambda: pipeline.minority_calibration,
+    )
     generator = torch.Generator().manual_seed(config.seed)
     networks, rows = counted(pipeline.networks)
     started = time.perf_counter()
     known = read_known(config, height, width)
     field = run(find_field(pipeline, config, height, width, generator, known), networks)
-    record = record_of(pipeline, config, height, width, known)
+    record = record_of(pipeline, config, height, width, known, minority)
     with SlideWriter(
         config.out,
         height,
@@ -152,6 +165,7 @@ def run_large(
             microns_per_pixel=config.microns_per_pixel,
             generator=generator,
             known=known,
+            minority=minority,
             on_windows=on_windows,
         )
         run(process, networks, max_rows=rows_at_once())
@@ -248,6 +262,7 @@ def record_of(
     height: int,
     width: int,
     known: "KnownRegion | None" = None,
+    minority: "MinoritySampling | None" = None,
 ) -> "Record":
     """Where the image comes from."""
     digests = []
@@ -268,6 +283,7 @@ def record_of(
         height=height,
         width=width,
         keep=known,
+        minority=minority,
     )
 
 
@@ -310,6 +326,18 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 2.0,
     microns_per_pixel: Annotated[float, typer.Option(help="Magnification: 0.5 is 20x")] = 0.5,
+    minority: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How rare, of models calibrated for it")
+    ] = None,
+    minority_method: Annotated[
+        str, typer.Option(help="boost_and_skip, self_guided or classifier")
+    ] = "boost_and_skip",
+    minority_strength: Annotated[
+        float | None, typer.Option(help="Of the method, instead of --minority; try 1.1 or 0.2")
+    ] = None,
+    allow_common: Annotated[
+        bool, typer.Option(help="Allow --minority below 0.5, which pushes the rare away")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn if not given")] = None,
     deep_zoom: Annotated[bool, typer.Option(help="Also tiles for web viewers (.dzi)")] = False,
     lossless: Annotated[bool, typer.Option(help="Deflate instead of JPEG tiles")] = False,
@@ -353,6 +381,10 @@ def command(
         num_inference_steps=steps,
         guidance_scale=guidance,
         microns_per_pixel=microns_per_pixel,
+        minority=minority,
+        minority_method=minority_method,
+        minority_strength=minority_strength,
+        allow_common=allow_common,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         deep_zoom=deep_zoom,
         lossless=lossless,

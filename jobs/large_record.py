@@ -4,10 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jobs.minority_record import minority_settings
+
 if TYPE_CHECKING:  # torch is imported when images are made
     from gen.data.provenance import Record
     from gen.known_region import KnownRegion
     from pipelines.large_image import LargeImagePipeline
+    from pipelines.minority import MinoritySampling
 
 
 def large_record(
@@ -25,6 +28,7 @@ def large_record(
     height: int,
     width: int,
     keep: "KnownRegion | None" = None,
+    minority: "MinoritySampling | None" = None,
 ) -> "Record":
     """Where a large image comes from.
 
@@ -35,6 +39,7 @@ def large_record(
         source_digests: SHA-256 of each picture's file; the record has the hash of them in a row.
         height, width: in pixels.
         keep: the real part, which the record owns up to.
+        minority: what led to the rare, if anything did.
     """
     from gen.data.provenance import Record
 
@@ -60,6 +65,7 @@ def large_record(
             "microns_per_pixel": microns_per_pixel,
             "encoder": pipeline.config.encoder,
             **kept,
+            **({} if minority is None else minority_settings(minority)),
         },
         source_sha256=together if source_digests else None,
     )

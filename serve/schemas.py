@@ -129,6 +129,9 @@ class ModelAnswer(BaseModel):
     image_size: list[int] | int | None
     licence: str | None
     weight_sha256: str
+    minority_levels: dict[str, tuple[float, float]] | None = Field(
+        None, description="Lowest and highest level of each minority method it is calibrated for"
+    )
     description: str | None = None
 
 

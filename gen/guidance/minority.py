@@ -56,6 +56,11 @@ class MinorityCalibration(BaseModel):
         scores = self.scores.get(kind, self.scores[ALL])
         return float(np.interp(score, scores, np.linspace(0, 1, len(scores))))
 
+    @property
+    def levels(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest level that each method reaches."""
+        return {method: (pairs[0][0], pairs[-1][0]) for method, pairs in self.strengths.items()}
+
     def strength(self, method: MinorityMethod, level: float) -> float:
         """What `method` must be told to reach a level.
 

@@ -4,6 +4,7 @@ import { whole } from "./api.js";
 import { announce, el, say } from "./dom.js";
 import { JobForm } from "./form.js";
 import { choose, fillModels } from "./models.js";
+import { Rarity, rarity } from "./rarity.js";
 
 const EXAMPLES = [
   "Normal chest X-ray of a young child",
@@ -24,6 +25,7 @@ export class TextToCXR {
     this.tabs = tabs;
     this.form = document.getElementById("text-to-cxr");
     this.fields = this.form.elements;
+    this.rarity = new Rarity(this.form);
     new JobForm(this.form, { api, task: this.task, read: () => this.read(), onJob });
     this.form.querySelector(".examples").append(...EXAMPLES.map((text) => this.#example(text)));
     this.fields.model.addEventListener("change", () => this.#describeModel());
@@ -53,6 +55,7 @@ export class TextToCXR {
       ...(width.value && { width: width.valueAsNumber }),
       ...(height.value && { height: height.valueAsNumber }),
       ...(model.value && { model: model.value }),
+      ...this.rarity.read(),
     };
   }
 
@@ -69,6 +72,7 @@ export class TextToCXR {
     choose(this.fields.scheduler, settings.scheduler);
     choose(this.fields.model, settings.model);
     this.#describeModel();
+    this.rarity.fill({ ...settings.settings, ...settings });
     this.form.querySelector("details").open = true;
     this.tabs.show(this.task);
     this.form.scrollIntoView({ block: "start" });
@@ -83,6 +87,7 @@ export class TextToCXR {
       spec.num_inference_steps && `${spec.num_inference_steps} steps`,
       spec.guidance_scale && `guidance ${spec.guidance_scale}`,
       spec.scheduler,
+      rarity(spec),
       spec.model,
     ];
     return { title: prompts.join(" \u00b7 "), facts: facts.filter(Boolean) };
@@ -102,6 +107,7 @@ export class TextToCXR {
     const [height, width] = [model?.image_size].flat(2);
     this.fields.height.placeholder = height ?? "model's own";
     this.fields.width.placeholder = width ?? height ?? "model's own";
+    this.rarity.offer(model?.minority_levels);
     say(document.getElementById("model-hint"), model?.licence && `Licence: ${model.licence}`);
   }
 }

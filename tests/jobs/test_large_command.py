@@ -72,6 +72,14 @@ def test_without_a_size_it_is_as_large_as_the_reference(
     assert (row["height"], row["width"]) == (70, 110)
 
 
+def test_the_record_says_what_led_to_the_rare(model: Path, reference: Path, tmp_path: Path) -> None:
+    row = large(model, "--like", str(reference), "--minority-method", "self_guided",
+                "--minority-strength", "0.3", "--out", str(tmp_path / "a.tif"))  # fmt: skip
+    settings = Record.from_file(tmp_path / "a.tif").settings
+    assert (settings["minority_method"], settings["minority_strength"]) == ("self_guided", 0.3)
+    assert row["network_calls"] > 0  # type: ignore[operator]
+
+
 def test_words_and_variations_make_images_and_tiles(
     model: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +147,8 @@ def test_a_seed_means_one_image(model: Path, reference: Path, tmp_path: Path) ->
         (["--text", "a", "--size", "big"], "WIDTHxHEIGHT"),
         (["--like", "EMPTY"], "empty"),
         (["--text", "a", "--keep-at", "0,0"], "need --keep"),
+        (["--text", "a", "--minority", "0.9"], "minority-calibration"),
+        (["--text", "a", "--minority", "0.9", "--minority-strength", "1.1"], "give one of them"),
         (["--keep", "REFERENCE", "--keep-at", "here"], "LEFT,TOP"),
         (["--keep", "REFERENCE", "--size", "64x64"], "not within the image"),
         (["--keep", "REFERENCE", "--keep-mask", "OTHER"], "the mask has the shape"),

@@ -42,6 +42,8 @@ DEFAULTS = {
     "guidance_scale": 1.5,
     "scheduler": "dpm++",
     "seed": None,
+    "minority": None,
+    "minority_method": "boost_and_skip",
     "format": "png",
     "model": "cxr-mini",
     "previews": False,
@@ -179,6 +181,7 @@ class FakeService:
         failing: index -> reason, of items that fail at the end.
         break_after: number of the event after which the next stream breaks.
         link_s: how long a signed link holds.
+        minority_levels: of the model of chest X-rays; None is not calibrated.
     """
 
     key: str | None = None
@@ -187,6 +190,7 @@ class FakeService:
     failing: dict[int, str] = field(default_factory=dict)
     break_after: int | None = None
     link_s: float = 3600
+    minority_levels: dict[str, tuple[float, float]] | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     resumed_at: list[int] = field(default_factory=list)
     sent: dict[str, Any] = field(default_factory=dict)
@@ -390,7 +394,9 @@ def create_app(service: FakeService) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        mini = {"id": "cxr-mini", "task": "text-to-image", "image_size": 256}
+        mini: dict[str, Any] = {"id": "cxr-mini", "task": "text-to-image", "image_size": 256}
+        if service.minority_levels:
+            mini["minority_levels"] = service.minority_levels
         encoder = {"id": "cxr-encoder-mini", "task": "encoder", "image_size": 128}
         tissue = {"id": "histo-tiny", "task": "embedding-to-image", "image_size": 128}
         return {"data": [{**each, "licence": "Apache-2.0"} for each in (encoder, mini, tissue)]}

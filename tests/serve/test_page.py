@@ -540,6 +540,47 @@ def test_settings_are_used_again_with_the_exact_seed(visit: Visit) -> None:
     assert again == {**first, "n": 1, "seed": LARGEST_SEED, "previews": True}
 
 
+def test_a_model_that_is_calibrated_has_a_slider_of_rarity(visit: Visit) -> None:
+    visit.service.minority_levels = {
+        "boost_and_skip": (0.45, 0.953), "classifier": (0.3, 0.81), "prompt": (0.4, 0.5),
+    }  # fmt: skip
+    page = visit.open()
+    slider = visit.form.get_by_label("How rare")
+    expect(slider).to_have_attribute("max", "0.95")
+    expect(slider).to_have_attribute("aria-valuetext", "As they come")
+    slider.fill("0.9")
+    expect(visit.form.get_by_text("Rarer than 90 % of real ones of the kind")).to_be_visible()
+    visit.form.locator("summary").click()
+    method = visit.form.get_by_label("Rare ones by")
+    assert method.locator("option").all_text_contents() == ["Boosted noise", "A classifier"]
+    method.select_option("classifier")  # which reaches less
+    expect(visit.form.get_by_text("Rarer than 81 % of real ones of the kind")).to_be_visible()
+    visit.generate()
+    expect(visit.jobs).to_have_count(1)
+    expect(visit.jobs.first).to_contain_text("rarer than 81 %")
+    slider.fill("0.5")
+    visit.jobs.first.get_by_role("button", name="Use settings").click()
+    expect(slider).to_have_value("0.81")
+    visit.generate()
+    expect(visit.jobs).to_have_count(2)
+    slider.fill("0.5")
+    page.get_by_role("button", name="Generate").click()
+    expect(visit.jobs).to_have_count(3)
+    first, again, plain = (job.spec for job in visit.service.jobs.values())
+    assert (first["minority"], first["minority_method"]) == (0.81, "classifier")
+    assert (again["minority"], again["minority_method"]) == (0.81, "classifier")
+    assert plain["minority"] is None
+
+
+def test_other_models_have_no_slider_of_rarity(visit: Visit) -> None:
+    visit.open()
+    expect(visit.form.get_by_label("How rare")).to_be_hidden()
+    visit.generate()
+    expect(visit.jobs).to_have_count(1)
+    (job,) = visit.service.jobs.values()
+    assert job.spec["minority"] is None
+
+
 def test_downloads_have_telling_names_and_the_right_bytes(visit: Visit, tmp_path: Path) -> None:
     job = finished_job(visit.service, n=2, seed=70)
     page = visit.open()
