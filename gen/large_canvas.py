@@ -195,6 +195,7 @@ def decode_canvas(
     canvas: Canvas,
     decode: Callable[[Tensor], Process[Tensor]],
     layout: Layout,
+    shared: int,
     factor: int,
     emit: Emit,
     device: torch.device | str = "cpu",
@@ -206,6 +207,7 @@ def decode_canvas(
         canvas: clean latents.
         decode: latents (N, c, s, s) -> images (N, C, s * factor, s * factor).
         layout: of the windows, in cells.
+        shared: cells of a window within which it fades into its neighbour.
         factor: pixels a cell.
         emit: gets finished rows of pixels.
         device, dtype: of the latents that `decode` is given.
@@ -223,5 +225,5 @@ def decode_canvas(
         images = yield from decode(windows.to(device, dtype))
         return images.cpu()
 
-    weights = ramp(pixels.side, max(1, pixels.side // 4))
+    weights = ramp(pixels.side, max(1, shared * factor))
     yield from blend(pixels, canvas.width * factor, weights, answer, emit)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from gen.data.atomic import atomic_file
+from gen.metrics.seams import PERIODS_A_BLOCK
 from jobs.bars import Bars, bars
 from jobs.large_copies import FALSE_ALARMS, find_copies
 from jobs.large_sets import Gallery, Picture, Spacings, costs_of, files_of, read_rows
@@ -19,9 +20,9 @@ from jobs.targets import Out, Seed
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.encoders.encoder import Encoder
 
-# The windows of a model's patches are moved at every step; pixels are decoded in windows of a
-# patch that lie three quarters of one apart.
-DECODED = 0.75
+# The windows of a model's patches are moved at every step; those in which pixels are decoded lie so
+# many patches apart.
+DECODED = 2.5
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def evaluate_large(config: EvaluateLargeConfig, drawn: Bars) -> dict[str, Any]:
             )
             if given is None
         ]
+        if len(figures["seams"]) == 1:
+            missing.append("pictures are too small for seams of where pixels were decoded")
         few = _few_places(figures["copies"])
         return {**figures, "omissions": missing + gallery.lines() + few}
 
@@ -189,7 +192,7 @@ def _edges(
     from gen.metrics.seams import line_energies, score_of, seam_scores, sharpness
 
     seams: dict[str, Any] = {}
-    for period in (config.patch_size, int(DECODED * config.patch_size)):
+    for period in _periods([*images, *real], config.patch_size):
         report = drawn.bar(f"looking for seams every {period} pixels")
         energies = []
         for done, picture in enumerate([*images, *real], 1):
@@ -204,6 +207,14 @@ def _edges(
             "whole": {name: asdict(score) for name, score in whole.items()},
         }
     return {"sharpness": asdict(sharpness(made, true, config.seed)), "seams": seams}
+
+
+def _periods(pictures: Sequence[Picture], patch_size: int) -> list[int]:
+    """Of seams, in pixels: a patch, and what is decoded at once where pictures have room for it."""
+    decoded = int(DECODED * patch_size)
+    side = min(min(picture.own.height, picture.own.width) for picture in pictures)
+    has_room = side >= 2 * PERIODS_A_BLOCK * decoded  # for four blocks
+    return [patch_size, decoded] if has_room else [patch_size]
 
 
 def summary_of(figures: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder, LinearCode
@@ -54,7 +55,7 @@ class AutoencoderConfig(LoopConfig):
         0.1, gt=0, description="Noise on codes of blocks: what the decoder learns to put up with"
     )
     finer: Path | None = Field(
-        None, description="Autoencoder folder of smaller blocks, kept as it is, to decode through"
+        None, description="Autoencoder folder of smaller blocks, to start decoding through"
     )
     context_channels: int = Field(192, ge=8, multiple_of=8)
     num_context_blocks: int = Field(2, ge=1)
@@ -125,7 +126,6 @@ def build(config: AutoencoderConfig, images: Tensor) -> Autoencoder:
         )
         if finer is not None and vae.detailer is not None:
             vae.detailer.load_state_dict(finer.state_dict())
-            vae.detailer.requires_grad_(False)
         vae.fit(to_unit(images[:: max(1, len(images) // 1000)]))
         if config.train == "decoder":
             freeze_encoder(vae)
@@ -160,9 +160,10 @@ def freeze_encoder(vae: Autoencoder) -> None:
     """Let only what decodes learn."""
     vae.requires_grad_(False)
     names = ("decode_context", "refine", "decoder", "post_quant_conv")
-    for module in (getattr(vae, name, None) for name in names):
-        if module is not None:
-            module.requires_grad_(True)
+    for part in (vae, getattr(vae, "detailer", None)):
+        for module in (getattr(part, name, None) for name in names):
+            if module is not None:
+                module.requires_grad_(True)
 
 
 class WithDetail(nn.Module):
@@ -177,13 +178,18 @@ class WithDetail(nn.Module):
 
 
 def patch_discriminator(channels: int, width: int = 48) -> nn.Sequential:
-    """A PatchGAN (Isola et al. 2017) of three halvings: images (N, C, H, W) to logits a patch."""
+    """A PatchGAN (Isola et al. 2017) of three halvings: images (N, C, H, W) to logits a patch.
+
+    Weights are of spectral norm 1 (Miyato et al. 2018): a critic that is always right, and steep,
+    teaches nothing.
+    """
     layers: list[nn.Module] = [WithDetail()]
     channels = 2 * channels
     for factor in (1, 2, 4):
-        layers += [nn.Conv2d(channels, width * factor, 4, 2, 1), nn.LeakyReLU(0.2)]
+        convolution = nn.Conv2d(channels, width * factor, 4, 2, 1)
+        layers += [spectral_norm(convolution), nn.LeakyReLU(0.2)]
         channels = width * factor
-    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, 1, 1))
+    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(channels, 1, 3, 1, 1)))
 
 
 def gradient_distance(image: Tensor, target: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ def test_no_more_than_a_window_of_rows_is_in_memory(height: int, tmp_path: Path)
 
         layout = overlapping(height, 16, SIDE, 6)
         process = decode_canvas(
-            canvas, decode, layout, 2, lambda top, rows: emitted.append(rows.shape[1])
+            canvas, decode, layout, 2, 2, lambda top, rows: emitted.append(rows.shape[1])
         )
         run(process, {"decoder": lambda z: z.repeat_interleave(2, 2).repeat_interleave(2, 3)})
     assert Watched.most <= SIDE
@@ -224,7 +224,7 @@ def test_decoding_puts_every_cell_in_its_place(tmp_path: Path) -> None:
         canvas.write(0, latents)
         layout = overlapping(21, 17, SIDE, 6)
         process = decode_canvas(
-            canvas, decode, layout, 4, lambda top, rows: bands.append((top, rows))
+            canvas, decode, layout, 2, 4, lambda top, rows: bands.append((top, rows))
         )
         run(process, {"decoder": enlarge})
     image = torch.cat([rows for _, rows in bands], dim=1)

@@ -132,17 +132,20 @@ def test_a_linear_code_needs_no_training(radiographs: Path, tmp_path: Path) -> N
     assert not torch.allclose(before.decode(latents).sample, after.decode(latents).sample)
 
 
-def test_what_it_decodes_through_stays(radiographs: Path, tmp_path: Path) -> None:
+def test_it_starts_to_decode_through_a_finer_one(radiographs: Path, tmp_path: Path) -> None:
     linear = {"data": radiographs, "train": "decoder", "linear_code": "mean", "latent_channels": 1}
     finer = train_autoencoder(config_of(tmp_path, **linear), lambda _: None)
-    config = config_of(
-        tmp_path, **linear, output=tmp_path / "coarse", finer=finer, block_size=8,
-        learning_rate=0.05,
-    )  # fmt: skip
-    coarse = load_autoencoder(train_autoencoder(config, lambda _: None))
-    assert coarse.config.block_size == 8
-    kept, through = load_autoencoder(finer).state_dict(), coarse.detailer.state_dict()
-    assert all(torch.equal(through[name], value) for name, value in kept.items())
+    wanted = load_autoencoder(finer).state_dict()
+    changes = {**linear, "output": tmp_path / "coarse", "finer": finer, "block_size": 8}
+    before = build(config_of(tmp_path, **changes), IMAGES)
+    assert all(torch.equal(before.detailer.state_dict()[name], wanted[name]) for name in wanted)
+    after = load_autoencoder(train_autoencoder(config_of(tmp_path, **changes), lambda _: None))
+    moved = {
+        name.split(".")[0]
+        for name, value in after.detailer.state_dict().items()
+        if not torch.equal(value, wanted[name])
+    }
+    assert moved == {"decode_context", "refine"}  # its code stays
 
 
 def test_a_kl_autoencoder_freezes_alike(tmp_path: Path) -> None:
