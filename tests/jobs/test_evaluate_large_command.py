@@ -16,7 +16,7 @@ from gen.metrics import tile_copies
 from jobs.cli import app
 from jobs.large_sets import Spacings, files_of, read_rows
 
-SIDE = 320
+SIDE = 200
 SMALL = ("--crop-size", "48", "--patch-size", "32", "--places", "16", "--planted", "2")
 
 
@@ -66,7 +66,8 @@ def test_all_figures_stand_beside_those_of_real_images(
     tmp_path: Path, real: Path, encoder: Path
 ) -> None:
     out = tmp_path / "figures.json"
-    image = save(tmp_path / "made.png", tissue(1))
+    image = save(tmp_path / "made.png", tissue(1, 320))
+    save(real, tissue(0, 320))
     found = figures(
         image, "--real", real, "--like", image, "--train", real, "--encoder", encoder,
         "--out", out,
