@@ -1,4 +1,25 @@
-"""What this process computes on, as figures are labelled with it."""
+"""What this process computes on, and how precisely."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Precision(StrEnum):
+    """Of what networks compute in; their weights stay as they are."""
+
+    NO = "no"
+    BF16 = "bf16"
+
+
+def autocast(precision: Precision) -> "torch.autocast":
+    """Within it, networks compute in that precision."""
+    import torch
+
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(kind, torch.bfloat16, enabled=precision is Precision.BF16)
 
 
 def device_name(threads: int | None = None) -> str:

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gen.errors import InvalidInput
+from jobs.device import Precision, autocast
 from jobs.minority_record import minority_of, minority_settings
+from jobs.targets import MixedPrecision
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
     import numpy as np
@@ -61,6 +63,7 @@ class GenerateConfig:
     lora: str | None = None
     allow_download: bool = False
     batch_size: int | None = None
+    mixed_precision: Precision = Precision.NO
     minority: "float | MinoritySampling | None" = None
     minority_method: str = "boost_and_skip"
     allow_common: bool = False
@@ -179,20 +182,21 @@ def make_batch(
     from gen.denoising import make_generators
 
     items = list(items)
-    result = pipeline(
-        [item.prompt for item in items],
-        negative_prompt=[item.negative_prompt for item in items],
-        height=config.height,
-        width=config.width,
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        generator=make_generators([item.seed for item in items]),
-        minority=config.minority,
-        minority_method=config.minority_method,
-        allow_common=config.allow_common,
-        output_type="np",
-        callback_on_step_end=lambda *_: on_step(len(items)) or {},  # type: ignore[func-returns-value]
-    )
+    with autocast(config.mixed_precision):
+        result = pipeline(
+            [item.prompt for item in items],
+            negative_prompt=[item.negative_prompt for item in items],
+            height=config.height,
+            width=config.width,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=make_generators([item.seed for item in items]),
+            minority=config.minority,
+            minority_method=config.minority_method,
+            allow_common=config.allow_common,
+            output_type="np",
+            callback_on_step_end=lambda *_: on_step(len(items)) or {},  # type: ignore[func-returns-value]
+        )
     images = result.images.mean(-1)
     records = [
         record_of(pipeline, config, items, index, images.shape[1:], result.minority_reached)
@@ -223,6 +227,8 @@ def record_of(
     }
     if config.lora is not None:
         settings["lora"] = config.lora
+    if config.mixed_precision is not Precision.NO:
+        settings["mixed_precision"] = config.mixed_precision.value
     sampling = sampling_of(pipeline, config)
     if sampling is not None and reached is not None:
         settings |= minority_settings(sampling, reached[index])
@@ -264,6 +270,7 @@ def regenerate(
         height=record.height,
         width=record.width,
         lora=str(lora) if lora else None,
+        mixed_precision=Precision(str(record.settings.get("mixed_precision") or "no")),
         minority=minority_of(record.settings),
     )
     check_folder(out)
@@ -389,6 +396,7 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images made together; chosen by the device")
     ] = None,
+    mixed_precision: MixedPrecision = Precision.NO,
     allow_download: Annotated[
         bool, typer.Option(help="Fetch a hub model that is not in the local cache")
     ] = False,
@@ -435,6 +443,7 @@ def command(
         lora=lora,
         allow_download=allow_download,
         batch_size=batch_size,
+        mixed_precision=mixed_precision,
         minority=minority,
         minority_method=minority_method,
         allow_common=allow_common,

@@ -17,8 +17,10 @@ from rich.console import Console
 
 from gen.errors import InvalidInput
 from jobs.bars import bars
+from jobs.device import Precision, autocast
 from jobs.large_record import large_record
 from jobs.minority_record import sampling_asked
+from jobs.targets import MixedPrecision
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
     import torch
@@ -71,6 +73,7 @@ class LargeConfig:
     minority_method: str = "boost_and_skip"
     minority_strength: float | None = None
     allow_common: bool = False
+    mixed_precision: Precision = Precision.NO
     seed: int = 0
     deep_zoom: bool = False
     lossless: bool = False
@@ -143,7 +146,8 @@ def run_large(
     networks, rows = counted(pipeline.networks)
     started = time.perf_counter()
     known = read_known(config, height, width)
-    field = run(find_field(pipeline, config, height, width, generator, known), networks)
+    with autocast(config.mixed_precision):
+        field = run(find_field(pipeline, config, height, width, generator, known), networks)
     record = record_of(pipeline, config, height, width, known, minority)
     with SlideWriter(
         config.out,
@@ -168,7 +172,8 @@ def run_large(
             minority=minority,
             on_windows=on_windows,
         )
-        run(process, networks, max_rows=rows_at_once())
+        with autocast(config.mixed_precision):
+            run(process, networks, max_rows=rows_at_once())
     preview = stem_of(config.out).with_suffix(".png")
     thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
     row = {
@@ -284,6 +289,7 @@ def record_of(
         width=width,
         keep=known,
         minority=minority,
+        mixed_precision=config.mixed_precision.value,
     )
 
 
@@ -339,6 +345,7 @@ def command(
         bool, typer.Option(help="Allow --minority below 0.5, which pushes the rare away")
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn if not given")] = None,
+    mixed_precision: MixedPrecision = Precision.NO,
     deep_zoom: Annotated[bool, typer.Option(help="Also tiles for web viewers (.dzi)")] = False,
     lossless: Annotated[bool, typer.Option(help="Deflate instead of JPEG tiles")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists")] = False,
@@ -385,6 +392,7 @@ def command(
         minority_method=minority_method,
         minority_strength=minority_strength,
         allow_common=allow_common,
+        mixed_precision=mixed_precision,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         deep_zoom=deep_zoom,
         lossless=lossless,

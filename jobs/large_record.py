@@ -29,6 +29,7 @@ def large_record(
     width: int,
     keep: "KnownRegion | None" = None,
     minority: "MinoritySampling | None" = None,
+    mixed_precision: str = "no",
 ) -> "Record":
     """Where a large image comes from.
 
@@ -65,6 +66,7 @@ def large_record(
             "microns_per_pixel": microns_per_pixel,
             "encoder": pipeline.config.encoder,
             **kept,
+            **({} if mixed_precision == "no" else {"mixed_precision": mixed_precision}),
             **({} if minority is None else minority_settings(minority)),
         },
         source_sha256=together if source_digests else None,

@@ -13,8 +13,9 @@ from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.guidance.minority import ALL, METHODS, MinorityCalibration, MinorityMethod
 from jobs.bars import Bars, bars
+from jobs.device import Precision, autocast
 from jobs.minority_scores import OTHER
-from jobs.targets import Data, Model, Seed, give, shuffled
+from jobs.targets import Data, MixedPrecision, Model, Seed, give, shuffled
 
 if TYPE_CHECKING:  # torch is imported when something is drawn
     from pipelines.minority import MinoritySampling
@@ -43,6 +44,7 @@ class CalibrationConfig:
     seed: int = 0
     num_inference_steps: int = 25
     guidance_scale: float = 1.5
+    mixed_precision: Precision = Precision.NO
 
 
 def kept_scores(table: Path) -> dict[str, tuple[float, ...]]:
@@ -116,7 +118,8 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
         pairs = []
         for strength in STRENGTHS[method]:
             sampling = MinoritySampling(method, strength)
-            levels = reached(pipeline, encoder, calibration, prompts, sampling, config)
+            with autocast(config.mixed_precision):
+                levels = reached(pipeline, encoder, calibration, prompts, sampling, config)
             done += len(prompts)
             report(done, total)
             pairs.append((float(torch.tensor(levels).median()), strength))
@@ -207,6 +210,7 @@ def command(
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="Guidance scale")] = 1.5,
     seed: Seed = 0,
+    mixed_precision: MixedPrecision = Precision.NO,
 ) -> None:
     """Find how strong each minority method must be for which level, and note it in the card.
 
@@ -216,7 +220,7 @@ def command(
     """
     config = CalibrationConfig(
         data, scores, model, split=split, n=n, seed=seed,
-        num_inference_steps=steps, guidance_scale=guidance,
+        num_inference_steps=steps, guidance_scale=guidance, mixed_precision=mixed_precision,
     )  # fmt: skip
     with bars() as drawn:
         figures = calibrate(config, drawn)

@@ -19,7 +19,8 @@ from gen.data.atomic import atomic_file
 from gen.data.minority_table import ScoredImage
 from gen.errors import InvalidInput
 from jobs.bars import Bars, bars
-from jobs.targets import Data, Drawn, Model, Pictures, Seed, give
+from jobs.device import Precision, autocast
+from jobs.targets import Data, Drawn, MixedPrecision, Model, Pictures, Seed, give
 
 if TYPE_CHECKING:  # torch is imported when something is scored
     import numpy as np
@@ -55,6 +56,7 @@ class ScoresConfig:
     num_draws: int = 5
     batch_size: int = 16
     seed: int = 0
+    mixed_precision: Precision = Precision.NO
 
     def settings(self) -> dict[str, Any]:
         """What scores depend on."""
@@ -65,6 +67,7 @@ class ScoresConfig:
             "noise_level": self.noise_level,
             "num_draws": self.num_draws,
             "seed": self.seed,
+            "mixed_precision": self.mixed_precision.value,
         }
 
 
@@ -95,7 +98,8 @@ def score_images(config: ScoresConfig, drawn: Bars) -> dict[str, Any]:
     missing = [item for item in found.items if item.name not in kept.scores]
     usable = pictures.usable(missing)
     while batch := list(islice(usable, config.batch_size)):
-        values = score_batch(pipeline, encoder, batch, config)
+        with autocast(config.mixed_precision):
+            values = score_batch(pipeline, encoder, batch, config)
         kept.add({each.item.name: value for each, value in zip(batch, values, strict=True)})
         report(len(kept.scores), len(found.items))
     items = [item for item in found.items if item.name in kept.scores]
@@ -247,6 +251,7 @@ def command(
     ] = 0.6,
     draws: Annotated[int, typer.Option(min=1, help="Of noise, an image")] = 5,
     seed: Seed = 0,
+    mixed_precision: MixedPrecision = Precision.NO,
 ) -> None:
     """How rare a model finds each image of a data set: a table of minority scores.
 
@@ -255,7 +260,10 @@ def command(
     and the share of images, and of the group's, that are commoner. Run it again to go on where it
     stopped.
     """
-    config = ScoresConfig(data, out, model, split, distance, encoder, noise_level, draws, seed=seed)
+    config = ScoresConfig(
+        data, out, model, split, distance, encoder, noise_level, draws, seed=seed,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
     with bars() as drawn:
         figures = score_images(config, drawn)
     table = Table("group", "images", "median", "95 % are below", title=f"scores by {model}")

@@ -70,6 +70,17 @@ def test_a_record_makes_the_same_pixels_again(model: Path, tmp_path: Path, sched
     assert Record.from_file(first["file"]) == Record.from_file(again["file"])
 
 
+def test_bf16_differs_a_little_and_is_recorded(model: Path, tmp_path: Path) -> None:
+    options = [PROMPT, "-n", "1", "--seed", "8"]
+    full = records_of(generate(model, tmp_path / "a", *options))[0]
+    half = records_of(generate(model, tmp_path / "b", *options, "--mixed-precision", "bf16"))[0]
+    again = records_of(generate(model, tmp_path / "c", "--from-record", half["file"]))[0]
+    assert half["settings"]["mixed_precision"] == "bf16"
+    pixels = [np.asarray(Image.open(each["file"]), np.float64) for each in (full, half, again)]
+    assert 0 < np.abs(pixels[0] - pixels[1]).mean() < 8
+    assert np.array_equal(pixels[1], pixels[2])
+
+
 def test_a_record_of_other_weights_is_refused(model: Path, tmp_path: Path) -> None:
     made = records_of(generate(model, tmp_path / "a", PROMPT, "-n", "1"))[0]
     config = model / "scheduler" / "scheduler_config.json"

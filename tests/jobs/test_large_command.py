@@ -72,11 +72,15 @@ def test_without_a_size_it_is_as_large_as_the_reference(
     assert (row["height"], row["width"]) == (70, 110)
 
 
-def test_the_record_says_what_led_to_the_rare(model: Path, reference: Path, tmp_path: Path) -> None:
+def test_the_record_says_what_led_to_the_rare_and_how_precisely(
+    model: Path, reference: Path, tmp_path: Path
+) -> None:
     row = large(model, "--like", str(reference), "--minority-method", "self_guided",
-                "--minority-strength", "0.3", "--out", str(tmp_path / "a.tif"))  # fmt: skip
+                "--minority-strength", "0.3", "--mixed-precision", "bf16",
+                "--out", str(tmp_path / "a.tif"))  # fmt: skip
     settings = Record.from_file(tmp_path / "a.tif").settings
     assert (settings["minority_method"], settings["minority_strength"]) == ("self_guided", 0.3)
+    assert settings["mixed_precision"] == "bf16"
     assert row["network_calls"] > 0  # type: ignore[operator]
 
 
