@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 from jobs.bars import Bars, bars
+from jobs.device import Precision, autocast, device_name, rows_at_once
+from jobs.targets import MixedPrecision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,17 +24,19 @@ def command(
     model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
     side: Annotated[int, typer.Option(min=256, help="Pixels a side of each image")] = 1024,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
-    guidance: Annotated[float, typer.Option(help="Guidance scale of both")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="Guidance scale of both")] = 1.0,
     rounds: Annotated[int, typer.Option(min=1, help="Seeds, each drawn by both")] = 2,
+    mixed_precision: MixedPrecision = Precision.NO,
     out: Annotated[Path | None, typer.Option(help="Folder for the images, to look at")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout")] = False,
 ) -> None:
     """Network calls, seams and crop Fréchet distance of both methods, same field and steps."""
-    from jobs.device import device_name
     from jobs.train import revision
 
     with bars() as progress:
-        result = run_bench(like, model, side, steps, guidance, rounds, out, progress)
+        result = run_bench(
+            like, model, side, steps, guidance, rounds, mixed_precision, out, progress
+        )
     result |= {"device": device_name(), "commit": revision(), "rounds": rounds}
     Console(stderr=True).print(
         f"shift against overlap: [bold]{result['network_calls_ratio']:.3f}[/bold] of the network"
@@ -52,6 +56,7 @@ def run_bench(
     steps: int,
     guidance: float,
     rounds: int,
+    mixed_precision: Precision,
     out: Path | None,
     progress: Bars,
 ) -> dict[str, Any]:
@@ -65,7 +70,6 @@ def run_bench(
     from gen.data.slide import open_slide
     from gen.engine import run
     from jobs.counted import counted
-    from jobs.device import rows_at_once
     from pipelines.large_image import LargeImagePipeline
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,7 +96,8 @@ def run_bench(
                 on_windows=progress.bar(f"{method}, seed {seed}"),
             )
             started = time.perf_counter()
-            run(process, networks, max_rows=rows_at_once())
+            with autocast(mixed_precision):
+                run(process, networks, max_rows=rows_at_once())
             seconds[method].append(time.perf_counter() - started)
             images[method].append(np.concatenate(bands))
             calls[method] += rows["unet"]
@@ -112,6 +117,7 @@ def run_bench(
         "crop_fd": _distances(features, _features(pipeline, [real])),
         "side": side,
         "steps": steps,
+        "mixed_precision": mixed_precision.value,
     }
 
 

@@ -31,7 +31,7 @@ class VariationConfig:
 
     model: str = "histo-mini"
     num_inference_steps: int = 25
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.0
     microns_per_pixel: float = 0.5
     seed: int = 0
 

@@ -67,7 +67,7 @@ class LargeConfig:
     keep_at: tuple[int, int] | None = None  # (left, top)
     method: Method = Method.SHIFT
     num_inference_steps: int = 25
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.0
     microns_per_pixel: float = 0.5
     minority: float | None = None
     minority_method: str = "boost_and_skip"
@@ -330,7 +330,7 @@ def command(
         typer.Option(help="shift: moving windows; overlap: the paper's, 9 times the work"),
     ] = Method.SHIFT,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
-    guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 1.0,
     microns_per_pixel: Annotated[float, typer.Option(help="Magnification: 0.5 is 20x")] = 0.5,
     minority: Annotated[
         float | None, typer.Option(min=0, max=1, help="How rare, of models calibrated for it")

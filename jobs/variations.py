@@ -310,7 +310,7 @@ def variations(
     seeds: Annotated[int, typer.Option(min=2, help="Classifiers of each kind")] = 5,
     variations: Annotated[int, typer.Option(min=1, help="Drawn of each training tile")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps of a variation")] = 25,
-    guidance: Annotated[float, typer.Option(help="1 = off")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="1 = off")] = 1.0,
     microns_per_pixel: Annotated[float, typer.Option(help="Magnification of the tiles")] = 0.5,
     image_size: Annotated[
         int, typer.Option(min=16, help="Side in pixels of what a classifier sees")

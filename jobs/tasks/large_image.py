@@ -65,7 +65,7 @@ class LargeImageSpec(Spec):
         Method.SHIFT, description="shift: moving windows; overlap: the paper's, nine times the work"
     )
     num_inference_steps: int = Field(25, ge=1, le=200, description="Solver steps")
-    guidance_scale: float = Field(2.0, ge=1, le=20, description="How strictly to follow; 1 is off")
+    guidance_scale: float = Field(1.0, ge=1, le=20, description="How strictly to follow; 1 is off")
     microns_per_pixel: float = Field(
         0.5, ge=0.05, le=20, description="Magnification: 0.5 is that of a 20x scan"
     )

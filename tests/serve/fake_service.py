@@ -58,7 +58,7 @@ LARGE_DEFAULTS = {
     "height": 2048,
     "method": "shift",
     "num_inference_steps": 25,
-    "guidance_scale": 2.0,
+    "guidance_scale": 1.0,
     "microns_per_pixel": 0.5,
     "seed": None,
     "model": "histo-tiny",
