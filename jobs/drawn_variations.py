@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.bars import Report
+from jobs.device import Precision, autocast
 from jobs.large_record import large_record
 
 if TYPE_CHECKING:  # torch is imported when something is drawn
@@ -34,6 +35,7 @@ class VariationConfig:
     guidance_scale: float = 1.0
     microns_per_pixel: float = 0.5
     seed: int = 0
+    mixed_precision: Precision = Precision.NO
 
 
 class DrawnVariations:
@@ -72,6 +74,7 @@ class DrawnVariations:
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             microns_per_pixel=config.microns_per_pixel,
+            mixed_precision=config.mixed_precision.value,
             height=tile.shape[0],
             width=tile.shape[1],
         )
@@ -112,7 +115,8 @@ class DrawnVariations:
             engine.submit(vary(self._pipeline, tile, self._config, record.seed))
             for (tile, _), record in zip(wanted, records, strict=True)
         ]
-        engine.drain()
+        with autocast(self._config.mixed_precision):
+            engine.drain()
         for each, record, ticket in zip(wanted, records, tickets, strict=True):
             with atomic_file(self.file(*each), overwrite=True) as stream:
                 picture = Image.fromarray(ticket.result())

@@ -16,8 +16,9 @@ from rich.table import Table
 from gen.errors import InvalidInput
 from jobs.bars import Bars, bars
 from jobs.classifier_runs import ClassifierRuns
+from jobs.device import Precision
 from jobs.drawn_variations import DrawnVariations, VariationConfig
-from jobs.targets import interval
+from jobs.targets import MixedPrecision, interval
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     import numpy as np
@@ -319,6 +320,7 @@ def variations(
         int, typer.Option(min=1, help="Optimizer steps, the same for all")
     ] = 300,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws and all noise")] = 0,
+    mixed_precision: MixedPrecision = Precision.NO,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout")] = False,
 ) -> None:
     """Whether variations drawn of training tiles make a better classifier of tissue.
@@ -339,7 +341,8 @@ def variations(
     """
     config = UtilityConfig(
         data, out, pattern, label, parse_fractions(fractions), seeds, variations, image_size,
-        training_steps, seed, VariationConfig(model, steps, guidance, microns_per_pixel, seed),
+        training_steps, seed,
+        VariationConfig(model, steps, guidance, microns_per_pixel, seed, mixed_precision),
     )  # fmt: skip
     with bars() as drawn:
         figures = measure_variations(config, drawn)
