@@ -21,6 +21,7 @@ from gen.training.tile_classifier import TileClassifierConfig, TrainingTiles
 from jobs.bars import bars
 from jobs.classifier_runs import ClassifierRuns
 from jobs.cli import app
+from jobs.device import Precision
 from jobs.drawn_variations import DrawnVariations, VariationConfig, vary
 from jobs.variations import ARMS, UtilityConfig, measure_variations, parse_fractions
 from pipelines.large_image import LargeImagePipeline
@@ -127,7 +128,8 @@ def test_a_variation_is_the_tile_drawn_anew_and_knows_its_origin(
     # whoever asks for another drawing gets another file
     for other in (
         replace(config.drawing, seed=1),
-        replace(config.drawing, guidance_scale=1.0),
+        replace(config.drawing, guidance_scale=2.0),
+        replace(config.drawing, mixed_precision=Precision.BF16),
         replace(config.drawing, microns_per_pixel=1.0),
         replace(config.drawing, num_inference_steps=3),
     ):
