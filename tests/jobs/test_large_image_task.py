@@ -189,7 +189,7 @@ def test_work_is_close_to_the_rows_the_network_answers(pipeline: LargeImagePipel
         rows = sum(each.num_windows for each in layouts) * (1 if guidance == 1 else 2)
         assert TASK.work(asked) == pytest.approx(rows * side**2 / 1e6, rel=0.1)
     most = MAX_PIXELS // 16384
-    assert TASK.work(spec(text="a", width=16384, height=most)) > 1e4
+    assert TASK.work(spec(text="a", width=16384, height=most)) > 5e3
 
 
 def made(pipeline: LargeImagePipeline, asked: LargeImageSpec, **settings_: Any) -> Any:
