@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from gen.errors import InvalidInput
 from jobs.bars import Report, bars
 from jobs.bench import PROMPTS
 
 if TYPE_CHECKING:  # torch is imported when something is measured
+    from gen.guidance.minority import DistanceKind
     from pipelines.minority import MinoritySampling
     from pipelines.text_to_cxr import TextToCXRPipeline
 
 PLAIN = "plain"
 
 
-def ways() -> "dict[str, MinoritySampling | None]":
+def ways(distance: "DistanceKind") -> "dict[str, MinoritySampling | None]":
     """Plain sampling, each method as it is offered, and as released: a gradient at every step."""
     from pipelines.minority import MinoritySampling
 
@@ -26,9 +28,9 @@ def ways() -> "dict[str, MinoritySampling | None]":
         PLAIN: None,
         "boost_and_skip": MinoritySampling("boost_and_skip", 1.1),
         "classifier": MinoritySampling("classifier", 4.0),
-        "self_guided": MinoritySampling("self_guided", 0.2),
-        "prompt": MinoritySampling("prompt", 0.02),
-        "self_guided, every step": MinoritySampling("self_guided", 0.2, every=1),
+        "self_guided": MinoritySampling("self_guided", 0.2, distance=distance),
+        "prompt": MinoritySampling("prompt", 0.02, distance=distance),
+        "self_guided, every step": MinoritySampling("self_guided", 0.2, every=1, distance=distance),
     }
 
 
@@ -66,7 +68,11 @@ def bench_minority(
         return time.perf_counter() - started
 
     draw(None, 0)  # the first forward allocates
-    named = list(ways().items())
+    try:
+        distance = pipeline.minority_calibration.score.distance
+    except InvalidInput:  # it is not calibrated, and has no encoder
+        distance = "latent"
+    named = list(ways(distance).items())
     seconds: dict[str, list[float]] = {name: [] for name, _ in named}
     for number in range(rounds):
         turn = number % len(named)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:  # torch is imported when something is drawn
 NUM_QUANTILES = 21  # kept of the training data's scores
 # what is tried of each method: from the least to the strongest that leaves images whole
 STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
-    "boost_and_skip": (0.9, 1.0, 1.05, 1.1, 1.2, 1.35),
-    "classifier": (-4.0, 0.0, 2.0, 4.0, 8.0, 16.0),
-    "self_guided": (-0.2, 0.0, 0.1, 0.2, 0.4, 0.8),
-    "prompt": (0.0, 0.01, 0.02, 0.05, 0.1),
+    "boost_and_skip": (0.85, 1.0, 1.1, 1.25, 1.4, 1.6),
+    "classifier": (-4.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
+    "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
+    "prompt": (0.0, 0.01, 0.05, 0.2),
 }
 
 
@@ -117,7 +117,7 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     for method in methods:
         pairs = []
         for strength in STRENGTHS[method]:
-            sampling = MinoritySampling(method, strength)
+            sampling = MinoritySampling(method, strength, distance=score.distance)
             with autocast(config.mixed_precision):
                 levels = reached(pipeline, encoder, calibration, prompts, sampling, config)
             done += len(prompts)

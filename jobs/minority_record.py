@@ -45,6 +45,7 @@ def minority_settings(
         "minority": sampling.level,
         "minority_method": sampling.method,
         "minority_strength": sampling.strength,
+        "minority_distance": sampling.distance,
         **({} if reached is None else {"minority_reached": round(reached, 4)}),
     }
 
@@ -59,5 +60,8 @@ def minority_of(settings: Mapping[str, Any]) -> "MinoritySampling | None":
     method = check_method(str(settings["minority_method"]))
     level = settings.get("minority")
     return MinoritySampling(
-        method, float(settings["minority_strength"]), None if level is None else float(level)
+        method,
+        float(settings["minority_strength"]),
+        None if level is None else float(level),
+        distance=settings.get("minority_distance", "latent"),
     )

@@ -16,12 +16,13 @@ from gen.guidance.boost_and_skip import boost
 from gen.guidance.learnt_word import make_room
 from gen.guidance.minority import (
     CALIBRATE,
+    DistanceKind,
     MinorityCalibration,
     MinorityMethod,
     check_level,
     check_method,
 )
-from gen.guidance.minority_score import squared_error
+from gen.guidance.minority_score import Distance, squared_error
 from gen.guidance.optimised_prompt import optimised_prompt
 from gen.guidance.ordinal_classifier import towards_class
 from gen.guidance.self_guided import EVERY, self_guided
@@ -29,6 +30,7 @@ from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.types import ModelCall, Predict, Process
+from pipelines.rarity import distance_of
 
 if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
@@ -43,13 +45,15 @@ class MinoritySampling:
     Of boost_and_skip the strength is the factor of the noise, of the others the scale of the
     gradient, and of prompt its learning rate: 1 or 0 changes nothing, less pushes the rare away.
     `level` is what it was chosen for, if it was. The gradient of classifier and self_guided is
-    computed at every `every` steps; None is 1 and `gen.guidance.self_guided.EVERY`.
+    computed at every `every` steps; None is 1 and `gen.guidance.self_guided.EVERY`. What
+    self_guided and prompt climb is measured in `distance`; of calibrated levels, that of the score.
     """
 
     method: MinorityMethod
     strength: float
     level: float | None = None
     every: int | None = None
+    distance: DistanceKind = "latent"
 
 
 def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> tuple[Tensor, int]:
@@ -95,7 +99,9 @@ def sampling_for(
     """
     check_level(minority, allow_common)
     method = check_method(minority_method)
-    return MinoritySampling(method, calibration().strength(method, minority), minority)
+    found = calibration()
+    strength = found.strength(method, minority)
+    return MinoritySampling(method, strength, minority, distance=found.score.distance)
 
 
 def led(
@@ -106,6 +112,7 @@ def led(
     condition: Tensor,
     noising: Noising,
     generators: Sequence[torch.Generator],
+    distance: Distance = squared_error,
 ) -> Predict:
     """The guided network `plain`, led to the rare by gradients: "classifier" or "self_guided".
 
@@ -117,13 +124,14 @@ def led(
         condition: (N, L, D) of the rows, which the classifier sees.
         noising: of the model's scheduler.
         generators: one for each row.
+        distance: that self_guided climbs.
 
     Raises:
         InvalidInput: there is no classifier, but it is asked for.
     """
     if sampling.method == "self_guided":
         scale, every = sampling.strength, sampling.every or EVERY
-        return self_guided(plain, probe, noising, generators, squared_error, scale, every)
+        return self_guided(plain, probe, noising, generators, distance, scale, every)
     if classifier is None:
         raise InvalidInput(
             "minority_method is 'classifier', which this model lacks; train it with medphantom"
@@ -162,12 +170,14 @@ class Guided:
         if sampling is None or sampling.method == "boost_and_skip":
             return plain
         noising = Noising(self.pipeline.scheduler)
+        distance = distance_of(sampling.distance, self.pipeline, needs_grad=True)
         if sampling.method == "prompt":
-            return (yield from self.by_word(noising, sampling.strength))
+            return (yield from self.by_word(noising, distance, sampling.strength))
         classifier = self.pipeline.minority_classifier
         return led(
-            sampling, plain, self.probe, classifier, self.condition, noising, self.generators
-        )
+            sampling, plain, self.probe, classifier, self.condition, noising, self.generators,
+            distance,
+        )  # fmt: skip
 
     def by(self, condition: Tensor) -> Predict:
         """The network under a condition (N, L, D), away from the null."""
@@ -181,7 +191,9 @@ class Guided:
             yield from self.pipeline.predict(latents, timestep, self.condition, needs_grad=True)
         )
 
-    def by_word(self, noising: Noising, learning_rate: float) -> Process[Predict]:
+    def by_word(
+        self, noising: Noising, distance: Distance, learning_rate: float
+    ) -> Process[Predict]:
         """Under the prompt with a word that is learnt."""
         pipeline = self.pipeline
         ids = pipeline.tokenize(self.prompts)
@@ -196,5 +208,13 @@ class Guided:
             return (yield from pipeline.predict(latents, timestep, condition, needs_grad=True))
 
         return optimised_prompt(
-            self.by, encode, probe, self.condition, start, noising, self.generators, learning_rate
+            self.by,
+            encode,
+            probe,
+            self.condition,
+            start,
+            noising,
+            self.generators,
+            distance,
+            learning_rate,
         )

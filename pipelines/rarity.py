@@ -1,14 +1,14 @@
 """How rare a text-to-image model finds images, of others or its own: their minority scores."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gen.data.prompt_labels import labels_in
 from gen.denoising import make_generators
-from gen.guidance.minority import MinorityCalibration
+from gen.guidance.minority import DistanceKind, MinorityCalibration
 from gen.guidance.minority_score import (
     NOISE_LEVEL,
     NUM_DRAWS,
@@ -24,15 +24,13 @@ from gen.types import Process
 if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
 
-Kind = Literal["encoder", "pixel", "latent"]
-
 
 def score_latents(
     pipeline: "TextToCXRPipeline",
     latents: Tensor,
     prompts: list[str],
     generators: Sequence[torch.Generator],
-    kind: Kind = "encoder",
+    kind: DistanceKind = "encoder",
     noise_level: float = NOISE_LEVEL,
     num_draws: int = NUM_DRAWS,
 ) -> Process[Tensor]:
@@ -56,16 +54,18 @@ def score_latents(
     )
 
 
-def distance_of(kind: Kind, pipeline: "TextToCXRPipeline") -> Distance:
-    """Of latents, of their pixels, or of the embeddings of these."""
+def distance_of(
+    kind: DistanceKind, pipeline: "TextToCXRPipeline", needs_grad: bool = False
+) -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these; differentiated on demand."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
-        return (yield from pipeline.decode(latents)) * 2 - 1
+        return (yield from pipeline.decode(latents, needs_grad)) * 2 - 1
 
-    kinds: dict[Kind, Callable[[], Distance]] = {
+    kinds: dict[DistanceKind, Callable[[], Distance]] = {
         "latent": lambda: squared_error,
         "pixel": lambda: pixel_distance(decode),
-        "encoder": lambda: encoder_distance(decode, "embedder"),
+        "encoder": lambda: encoder_distance(decode, "embedder", needs_grad),
     }
     return kinds[kind]()
 

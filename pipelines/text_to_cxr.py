@@ -380,10 +380,10 @@ class TextToCXRPipeline(DiffusionPipeline):
         timesteps = timestep.to(latents.device).expand(len(latents))
         return (yield ModelCall("unet", (latents, timesteps, condition), needs_grad))
 
-    def decode(self, latents: Tensor) -> Process[Tensor]:
+    def decode(self, latents: Tensor, needs_grad: bool = False) -> Process[Tensor]:
         """Images (N, C, H, W) in [0, 1] of latents."""
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        images = yield ModelCall("decoder", (latents,))
+        images = yield ModelCall("decoder", (latents,), needs_grad)
         return (images / 2 + 0.5).clamp(0, 1)
 
 

@@ -59,10 +59,13 @@ class Encoder:
         """
         return fit(pixels, self.shorter_side, orig_size)[self._middle, self._middle]
 
-    @torch.no_grad()
     def encode(self, prepared: Tensor) -> Tensor:
-        """Features (N, D), float32 on the CPU, of prepared pictures (N, C, side, side)."""
-        return self.network(self._match(prepared)).float().cpu()
+        """Features (N, D), float32 on the CPU, of prepared pictures (N, C, side, side).
+
+        They can be differentiated if the pictures can.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and prepared.requires_grad):
+            return self.network(self._match(prepared)).float().cpu()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of pictures that somebody made square; of another size, they are resized.

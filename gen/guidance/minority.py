@@ -15,6 +15,9 @@ from gen.errors import InvalidInput
 MinorityMethod = Literal["boost_and_skip", "classifier", "self_guided", "prompt"]
 """What moves sampling to the rare; see the file of `gen.guidance` of each name."""
 
+DistanceKind = Literal["encoder", "pixel", "latent"]
+"""In what an image and its reconstruction are compared."""
+
 METHODS: tuple[MinorityMethod, ...] = get_args(MinorityMethod)
 CALIBRATE = "medphantom train minority-calibration"
 ALL = "all"
@@ -25,7 +28,7 @@ class ScoreSettings(BaseModel):
     """What minority scores that compare have in common: see `gen.guidance.minority_score`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    distance: Literal["encoder", "pixel", "latent"]
+    distance: DistanceKind
     encoder: str | None = None
     noise_level: float = Field(gt=0, lt=1)
     num_draws: int = Field(ge=1)

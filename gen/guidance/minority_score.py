@@ -83,17 +83,20 @@ def pixel_distance(decode: Callable[[Tensor], Process[Tensor]]) -> Distance:
     return distance
 
 
-def encoder_distance(decode: Callable[[Tensor], Process[Tensor]], component: str) -> Distance:
+def encoder_distance(
+    decode: Callable[[Tensor], Process[Tensor]], component: str, needs_grad: bool = False
+) -> Distance:
     """Squared distance of the decoded images' embeddings of unit length, from 0 to 4.
 
     Args:
         decode: latents to images as the encoder takes them.
         component: that answers embeddings (N, D) of images.
+        needs_grad: whether distances are differentiated; `decode` must do its part.
     """
 
     def distance(first: Tensor, second: Tensor) -> Process[Tensor]:
         images = yield from decode(torch.cat([first, second]))
-        embeddings = yield ModelCall(component, (images,))
+        embeddings = yield ModelCall(component, (images,), needs_grad)
         one, other = embeddings.chunk(2)
         return (one - other).float().square().sum(1)
 

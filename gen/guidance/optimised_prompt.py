@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gen.denoising import draw_noise
+from gen.guidance.minority_score import Distance
 from gen.noising import Noising
 from gen.types import ConditionedPredict, Predict, Process
 
@@ -31,6 +32,7 @@ def optimised_prompt(
     token: Tensor,
     noising: Noising,
     generator: Sequence[torch.Generator],
+    distance: Distance,
     learning_rate: float,
     num_updates: int = NUM_UPDATES,
     until: float = UNTIL,
@@ -46,6 +48,7 @@ def optimised_prompt(
         token: embeddings (N, D) to start from.
         noising: of the model's scheduler.
         generator: one for each image, for the second noise.
+        distance: of the two estimates; the paper's is `squared_error`.
         learning_rate: of Adam; 0 is plain sampling.
         num_updates: of the token, at each step that it is learnt in.
         until: share of the schedule below which the token stays.
@@ -65,8 +68,8 @@ def optimised_prompt(
         noisy = noising.add(estimate, noise, again.to(latents.device))
         answer = yield from probe(noisy, again.to(latents.device), prompt)
         second = noising.clean(noisy, answer, again)
-        there = (estimate.detach() - second).float().square().flatten(1).mean(1)
-        back = (estimate - second.detach()).float().square().flatten(1).mean(1)
+        there = yield from distance(estimate.detach(), second)
+        back = yield from distance(estimate, second.detach())
         return (there + back).sum()
 
     def climb(latents: Tensor, timestep: Tensor) -> Process[None]:

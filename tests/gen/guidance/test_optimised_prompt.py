@@ -6,6 +6,7 @@ from torch import Tensor
 
 from gen.denoising import draw_noise, make_generators
 from gen.engine import run
+from gen.guidance.minority_score import squared_error
 from gen.guidance.optimised_prompt import optimised_prompt
 from gen.noising import Noising
 from gen.types import ModelCall, Predict, Process
@@ -54,6 +55,7 @@ def guided(learning_rate: float, num_updates: int, rows: slice = slice(None)) ->
         TOKEN[rows],
         NOISING,
         make_generators(range(3)[rows]),
+        squared_error,
         learning_rate,
         num_updates,
         until=0.8,
