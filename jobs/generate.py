@@ -65,7 +65,7 @@ class GenerateConfig:
     batch_size: int | None = None
     mixed_precision: Precision = Precision.NO
     minority: "float | MinoritySampling | None" = None
-    minority_method: str = "boost_and_skip"
+    minority_method: str | None = None
     allow_common: bool = False
 
 
@@ -387,8 +387,11 @@ def command(
         typer.Option(min=0, max=1, help="How rare: 0.9 is as the rarest tenth of real images"),
     ] = None,
     minority_method: Annotated[
-        str, typer.Option(help="boost_and_skip, classifier, self_guided or prompt")
-    ] = "boost_and_skip",
+        str | None,
+        typer.Option(
+            help="boost_and_skip, classifier, self_guided or prompt; the cheapest that reaches it"
+        ),
+    ] = None,
     allow_common: Annotated[
         bool, typer.Option(help="Allow --minority below 0.5, which pushes the rare away")
     ] = False,

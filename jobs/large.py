@@ -70,7 +70,7 @@ class LargeConfig:
     guidance_scale: float = 1.0
     microns_per_pixel: float = 0.5
     minority: float | None = None
-    minority_method: str = "boost_and_skip"
+    minority_method: str | None = None
     minority_strength: float | None = None
     allow_common: bool = False
     mixed_precision: Precision = Precision.NO
@@ -336,8 +336,8 @@ def command(
         float | None, typer.Option(min=0, max=1, help="How rare, of models calibrated for it")
     ] = None,
     minority_method: Annotated[
-        str, typer.Option(help="boost_and_skip, self_guided or classifier")
-    ] = "boost_and_skip",
+        str | None, typer.Option(help="boost_and_skip, self_guided or classifier")
+    ] = None,
     minority_strength: Annotated[
         float | None, typer.Option(help="Of the method, instead of --minority; try 1.1 or 0.2")
     ] = None,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # torch is imported where images are made
 
 def sampling_asked(
     minority: float | None,
-    minority_method: str,
+    minority_method: str | None,
     minority_strength: float | None,
     allow_common: bool,
     calibration: "Callable[[], MinorityCalibration]",
@@ -31,6 +31,10 @@ def sampling_asked(
             " its strength; give one of them"
         )
     if minority_strength is not None:
+        if minority_method is None:
+            raise InvalidInput(
+                f"minority_strength is {minority_strength}, but of no method; add minority_method"
+            )
         return MinoritySampling(check_method(minority_method), minority_strength)
     if minority is None:
         return None

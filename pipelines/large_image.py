@@ -192,7 +192,7 @@ class LargeImagePipeline(DiffusionPipeline):
         scheduler: Any = None,
         known: KnownRegion | None = None,
         minority: float | MinoritySampling | None = None,
-        minority_method: str = "boost_and_skip",
+        minority_method: str | None = None,
         allow_common: bool = False,
         output_type: str = "pil",
         on_windows: OnWindows = lambda *_: None,
@@ -213,7 +213,8 @@ class LargeImagePipeline(DiffusionPipeline):
             known: a part of a real image that is kept.
             minority: how rare what is seen shall be among tissue of its embedding: a level, for
                 calibrated models, or a method with its strength; None leaves it to chance.
-            minority_method: "boost_and_skip", "classifier" or "self_guided".
+            minority_method: "boost_and_skip", "classifier" or "self_guided"; None is the cheapest
+                that reaches the level.
             allow_common: levels below 0.5, which push the rare away, are meant.
             output_type: "pil", "np" or "pt".
             on_windows: told (windows drawn, of how many).

@@ -83,7 +83,7 @@ def read_calibration(model: str) -> MinorityCalibration:
 def sampling_for(
     calibration: Callable[[], MinorityCalibration],
     minority: float,
-    minority_method: str = "boost_and_skip",
+    minority_method: str | None = None,
     allow_common: bool = False,
 ) -> MinoritySampling:
     """What reaches a level of rarity.
@@ -91,15 +91,17 @@ def sampling_for(
     Args:
         calibration: of the model, read once the other arguments are found to be right.
         minority: a quantile in [0, 1] of the minority scores of the training data.
-        minority_method: see `gen.guidance.minority.MinorityMethod`.
+        minority_method: see `gen.guidance.minority.MinorityMethod`; None is the cheapest that
+            reaches the level.
         allow_common: levels below 0.5, which push the rare away, are meant.
 
     Raises:
         InvalidInput: an argument breaks a rule, or the model lacks what it needs.
     """
     check_level(minority, allow_common)
-    method = check_method(minority_method)
+    asked = None if minority_method is None else check_method(minority_method)
     found = calibration()
+    method = asked or found.cheapest(minority)
     strength = found.strength(method, minority)
     return MinoritySampling(method, strength, minority, distance=found.score.distance)
 

@@ -117,7 +117,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         return read_calibration(self.config._name_or_path)
 
     def minority_sampling(
-        self, minority: float, minority_method: str = "boost_and_skip", allow_common: bool = False
+        self, minority: float, minority_method: str | None = None, allow_common: bool = False
     ) -> MinoritySampling:
         """What reaches a level of rarity with this model: see `pipelines.minority.sampling_for`."""
         return sampling_for(
@@ -169,7 +169,7 @@ class TextToCXRPipeline(DiffusionPipeline):
         generator: Generators = None,
         latents: Tensor | None = None,
         minority: float | MinoritySampling | None = None,
-        minority_method: str = "boost_and_skip",
+        minority_method: str | None = None,
         allow_common: bool = False,
         output_type: str = "pil",
         callback_on_step_end: StepCallback | None = None,
@@ -187,7 +187,8 @@ class TextToCXRPipeline(DiffusionPipeline):
             latents: (N, c, h, w) unit variance, instead of drawn ones.
             minority: how rare the images shall be, a quantile in [0, 1] of the training data's
                 minority scores, or a method with its strength; None leaves it to chance.
-            minority_method: "boost_and_skip", "classifier", "self_guided" or "prompt".
+            minority_method: "boost_and_skip", "classifier", "self_guided" or "prompt"; None is the
+                cheapest that reaches the level.
             allow_common: levels below 0.5, which push the rare away, are meant.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as diffusers calls it, may return {"latents": ...}.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from gen.errors import InvalidInput
 
 MinorityMethod = Literal["boost_and_skip", "classifier", "self_guided", "prompt"]
-"""What moves sampling to the rare; see the file of `gen.guidance` of each name."""
+"""What moves sampling to the rare, the cheapest first; see the files of `gen.guidance`."""
 
 DistanceKind = Literal["encoder", "pixel", "latent"]
 """In what an image and its reconstruction are compared."""
@@ -63,6 +63,22 @@ class MinorityCalibration(BaseModel):
     def levels(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest level that each method reaches."""
         return {method: (pairs[0][0], pairs[-1][0]) for method, pairs in self.strengths.items()}
+
+    def cheapest(self, level: float) -> MinorityMethod:
+        """The first of `METHODS`, which are in the order of what they cost, that reaches a level.
+
+        Raises:
+            InvalidInput: none does.
+        """
+        reached = self.levels
+        for method in METHODS:
+            if method in reached and reached[method][0] <= level <= reached[method][1]:
+                return method
+        raise InvalidInput(
+            f"minority is {level}, which no method reaches with this model: "
+            + "; ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in reached.items())
+            + f"; choose a level between, or calibrate more with {CALIBRATE}"
+        )
 
     def strength(self, method: MinorityMethod, level: float) -> float:
         """What `method` must be told to reach a level.

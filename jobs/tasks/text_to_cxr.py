@@ -88,7 +88,9 @@ class TextToCXRSpec(Spec):
         description="How rare the images shall be: a quantile of how rare the model finds its "
         "training images of the kind, 0.9 as the rarest tenth; null leaves it to chance",
     )
-    minority_method: MinorityMethod = Field("boost_and_skip", description="How the rare are sought")
+    minority_method: MinorityMethod | None = Field(
+        None, description="How the rare are sought; null is the cheapest that reaches the level"
+    )
     allow_common: bool = Field(
         False, description="Say that a minority below 0.5, which pushes the rare away, is meant"
     )
@@ -142,7 +144,8 @@ class TextToCXR(Task):
         """Guidance doubles the rows."""
         rows = len(spec.prompts) * (1 if spec.guidance_scale == 1 else 2)
         pixels = (spec.height or 256) * (spec.width or 256)
-        extra = 1.0 if spec.minority is None else MINORITY_WORK[spec.minority_method]
+        method = spec.minority_method or "classifier"
+        extra = 1.0 if spec.minority is None else MINORITY_WORK[method]
         return rows * spec.num_inference_steps * pixels / 1e6 * extra
 
     def warm_up(self) -> dict[str, Any]:

@@ -25,7 +25,9 @@ export class Rarity {
 
   /** Shows what a model can do; `levels` are, of each method, the lowest and highest it reaches. */
   offer(levels) {
-    const rare = Object.entries(levels ?? {}).filter(([, [, highest]]) => highest >= OFF + 0.05);
+    const rare = Object.entries(levels ?? {})
+      .filter(([, [, highest]]) => highest >= OFF + 0.05)
+      .sort(([, [, first]], [, [, second]]) => second - first);
     this.#levels = Object.fromEntries(rare);
     const chosen = this.method.value;
     this.method.replaceChildren(...rare.map(([id]) => el("option", { value: id }, NAMES[id] ?? id)));

@@ -86,7 +86,7 @@ def test_the_defaults_are_one_png_of_the_models_own_size() -> None:
         "guidance_scale": 1.5,
         "scheduler": "dpm++",
         "minority": None,
-        "minority_method": "boost_and_skip",
+        "minority_method": None,
         "allow_common": False,
         "seed": None,
         "format": "png",

@@ -43,7 +43,7 @@ DEFAULTS = {
     "scheduler": "dpm++",
     "seed": None,
     "minority": None,
-    "minority_method": "boost_and_skip",
+    "minority_method": None,
     "format": "png",
     "model": "cxr-mini",
     "previews": False,

@@ -53,3 +53,22 @@ def test_pushing_the_rare_away_must_be_meant_and_methods_must_exist() -> None:
     check_level(0.5, allow_common=False)
     with pytest.raises(InvalidInput, match="one of: boost_and_skip, classifier"):
         check_method("boost")
+
+
+def test_the_cheapest_method_that_reaches_a_level_is_taken() -> None:
+    strengths = {
+        "self_guided": ((0.1, 0.0), (0.9, 1.0)),
+        "classifier": ((0.3, 0.0), (0.8, 1.0)),
+        "boost_and_skip": ((0.3, 1.0), (0.5, 1.1)),
+    }
+    calibration = MinorityCalibration.model_validate(
+        {
+            "score": {"distance": "latent", "noise_level": 0.6, "num_draws": 1},
+            "scores": {"all": (0.0, 1.0)},
+            "strengths": strengths,
+        }
+    )
+    taken = [calibration.cheapest(level) for level in (0.1, 0.4, 0.6, 0.85)]
+    assert taken == ["self_guided", "boost_and_skip", "classifier", "self_guided"]
+    with pytest.raises(InvalidInput, match="no method reaches"):
+        calibration.cheapest(0.95)
