@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from gen.data.atomic import atomic_file
-from gen.metrics.seams import PERIODS_A_BLOCK
 from jobs.bars import Bars, bars
 from jobs.large_copies import FALSE_ALARMS, find_copies
 from jobs.large_sets import Gallery, Picture, Spacings, costs_of, files_of, read_rows
@@ -211,6 +210,8 @@ def _edges(
 
 def _periods(pictures: Sequence[Picture], patch_size: int) -> list[int]:
     """Of seams, in pixels: a patch, and what is decoded at once where pictures have room for it."""
+    from gen.metrics.seams import PERIODS_A_BLOCK
+
     decoded = int(DECODED * patch_size)
     side = min(min(picture.own.height, picture.own.width) for picture in pictures)
     has_room = side >= 2 * PERIODS_A_BLOCK * decoded  # for four blocks
