@@ -19,10 +19,6 @@ from jobs.targets import Out, Seed
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.encoders.encoder import Encoder
 
-# The windows of a model's patches are moved at every step; those in which pixels are decoded lie so
-# many patches apart.
-DECODED = 2.5
-
 
 @dataclass(frozen=True)
 class EvaluateLargeConfig:
@@ -211,8 +207,9 @@ def _edges(
 def _periods(pictures: Sequence[Picture], patch_size: int) -> list[int]:
     """Of seams, in pixels: a patch, and what is decoded at once where pictures have room for it."""
     from gen.metrics.seams import PERIODS_A_BLOCK
+    from pipelines.large_image import DECODED, DECODED_TWICE
 
-    decoded = int(DECODED * patch_size)
+    decoded = int((DECODED - DECODED_TWICE) * patch_size)
     side = min(min(picture.own.height, picture.own.width) for picture in pictures)
     has_room = side >= 2 * PERIODS_A_BLOCK * decoded  # for four blocks
     return [patch_size, decoded] if has_room else [patch_size]

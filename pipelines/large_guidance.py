@@ -10,7 +10,6 @@ from torch import Tensor
 from gen.embedding_field import EmbeddingField
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
-from gen.guidance.self_guided import EVERY
 from gen.large_canvas import PredictWindows
 from gen.noising import Noising
 from gen.types import ModelCall, Predict, Process
@@ -71,9 +70,8 @@ class GuidedWindows:
         minority = self.minority
         if minority is None or minority.method == "boost_and_skip":
             return guided
-        every = minority.every or (EVERY if minority.method == "self_guided" else 1)
         step = int((self.scheduler.timesteps.float() - timestep.cpu()).abs().argmin())
-        if step % every:
+        if step % minority.interval:
             return guided
 
         def probe(latents: Tensor, timestep: Tensor) -> Process[Tensor]:

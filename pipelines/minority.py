@@ -19,6 +19,7 @@ from gen.guidance.minority import (
     DistanceKind,
     MinorityCalibration,
     MinorityMethod,
+    calibration_in,
     check_level,
     check_method,
 )
@@ -55,6 +56,11 @@ class MinoritySampling:
     every: int | None = None
     distance: DistanceKind = "latent"
 
+    @property
+    def interval(self) -> int:
+        """Steps from one gradient to the next."""
+        return self.every or (EVERY if self.method == "self_guided" else 1)
+
 
 def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> tuple[Tensor, int]:
     """Latents (N, c, h, w) to start from, and how many steps are left out."""
@@ -71,13 +77,13 @@ def read_calibration(model: str) -> MinorityCalibration:
         InvalidInput: it says nothing of them.
     """
     card = read_card(resolve(model).path)
-    found = None if card is None else card.calibration.get("minority")
+    found = None if card is None else calibration_in(card.calibration)
     if found is None:
         raise InvalidInput(
             f"minority cannot be asked of {model!r}, which is not calibrated for it; run"
             f" {CALIBRATE} on it"
         )
-    return MinorityCalibration.model_validate(found)
+    return found
 
 
 def sampling_for(
@@ -132,8 +138,9 @@ def led(
         InvalidInput: there is no classifier, but it is asked for.
     """
     if sampling.method == "self_guided":
-        scale, every = sampling.strength, sampling.every or EVERY
-        return self_guided(plain, probe, noising, generators, distance, scale, every)
+        return self_guided(
+            plain, probe, noising, generators, distance, sampling.strength, sampling.interval
+        )
     if classifier is None:
         raise InvalidInput(
             "minority_method is 'classifier', which this model lacks; train it with medphantom"
@@ -147,7 +154,7 @@ def led(
     rarest = classifier.config.num_classes - 1
     classes = torch.full((len(condition),), rarest if sampling.strength >= 0 else 0)
     scale = abs(sampling.strength)
-    return towards_class(plain, classify, noising, classes, scale, sampling.every or 1)
+    return towards_class(plain, classify, noising, classes, scale, sampling.interval)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ rarest tenth. A model's calibration says which strength of each sampler reaches 
 a level means the same whatever the sampler.
 """
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -99,6 +100,12 @@ class MinorityCalibration(BaseModel):
                 " with this model; choose a level between, or another method"
             )
         return float(np.interp(level, levels, strengths))
+
+
+def calibration_in(kept: Mapping[str, Any]) -> MinorityCalibration | None:
+    """Of `calibration` of a model's card; None if it says nothing of rarity."""
+    found = kept.get("minority")
+    return None if found is None else MinorityCalibration.model_validate(found)
 
 
 def check_method(name: str) -> MinorityMethod:

@@ -168,9 +168,8 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
         """Images (N, C, H, W), about [-1, 1], of latents."""
         cell, block = self.config.shuffle, self.config.block_size
         image = self.linear_decode(z)
-        if (
-            self.detailer is not None
-        ):  # an edge between large blocks would be detail to the finer code
+        if self.detailer is not None:
+            # an edge between large blocks would be detail to the finer code
             image = F.interpolate(F.avg_pool2d(image, block), scale_factor=block, mode="bilinear")
         context = F.pixel_shuffle(self.decode_context(z), block // cell)
         seen = [F.pixel_unshuffle(image, cell), context]

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from fastapi import APIRouter
 
-from gen.guidance.minority import MinorityCalibration
+from gen.guidance.minority import calibration_in
 from gen.store.catalogue import resolve
 from jobs.tasks.served import task_of
 from jobs.worker import in_thread
@@ -30,7 +30,7 @@ async def list_models(
 def _describe(model: str) -> ModelAnswer:
     resolved = resolve(model)
     card = resolved.card
-    calibrated = card and card.calibration.get("minority")
+    calibration = calibration_in(card.calibration) if card else None
     return ModelAnswer(
         id=model,
         task=task_of(model),
@@ -38,5 +38,5 @@ def _describe(model: str) -> ModelAnswer:
         image_size=card.image_size if card else None,
         licence=card.licence if card else None,
         weight_sha256=resolved.weight_sha256,
-        minority_levels=calibrated and MinorityCalibration.model_validate(calibrated).levels,
+        minority_levels=calibration.levels if calibration else None,
     )

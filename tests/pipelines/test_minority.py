@@ -166,3 +166,15 @@ def test_levels_that_cannot_be_had_are_refused_before_any_work(
     bare = TextToCXRPipeline.from_pretrained(tiny_folder)
     with pytest.raises(InvalidInput, match="run medphantom train minority-calibration"):
         bare("a chest", minority=0.9)
+
+
+@pytest.mark.parametrize("method", ["self_guided", "prompt"])
+def test_what_is_climbed_may_be_measured_in_pixels(
+    pipeline: TextToCXRPipeline, method: Any
+) -> None:
+    by_latents = draw(pipeline, MinoritySampling(method, STRONG[method]))
+    by_pixels = draw(pipeline, MinoritySampling(method, STRONG[method], distance="pixel"))
+    plain = draw(pipeline, None)
+    assert by_pixels.isfinite().all()
+    assert not torch.allclose(by_pixels, plain, atol=1e-4)
+    assert not torch.allclose(by_pixels, by_latents, atol=1e-5)
