@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch is imported when something is drawn
 NUM_QUANTILES = 21  # kept of the training data's scores
 # what is tried of each method: from the least to the strongest that leaves images whole
 STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
-    "boost_and_skip": (0.85, 1.0, 1.05, 1.1, 1.15),
+    "boost_and_skip": (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
     "classifier": (-4.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
     "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
     "prompt": (0.0, 0.01, 0.05, 0.2),
