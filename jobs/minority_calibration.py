@@ -11,7 +11,14 @@ from rich.table import Table
 
 from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
-from gen.guidance.minority import ALL, METHODS, MinorityCalibration, MinorityMethod
+from gen.guidance.minority import (
+    ALL,
+    METHODS,
+    MinorityCalibration,
+    MinorityMethod,
+    calibration_in,
+    check_method,
+)
 from jobs.bars import Bars, bars
 from jobs.device import Precision, autocast
 from jobs.minority_scores import OTHER
@@ -127,6 +134,9 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
                 f"{method} {strength:g}: half of the images are rarer than {pairs[-1][0]:.2f}"
             )
         strengths[method] = rising(pairs)
+    before = calibration_in(card.calibration)
+    if before is not None and before.score == score:  # of the methods that were not asked for
+        strengths = before.strengths | strengths
     calibration = calibration.model_copy(update={"strengths": strengths})
     kept = {**card.calibration, "minority": calibration.model_dump(mode="json")}
     fields = card.model_dump(exclude={"weights", "calibration"})
@@ -209,6 +219,10 @@ def command(
     n: Annotated[int, typer.Option("--n", "-n", min=8, help="Images of each strength")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
     guidance: Annotated[float, typer.Option(help="Guidance scale")] = 1.5,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="One to calibrate, may be given again; else all, the others stay"),
+    ] = None,
     seed: Seed = 0,
     mixed_precision: MixedPrecision = Precision.NO,
 ) -> None:
@@ -219,7 +233,8 @@ def command(
     0.9 means the same whatever the method.
     """
     config = CalibrationConfig(
-        data, scores, model, split=split, n=n, seed=seed,
+        data, scores, model, tuple(check_method(each) for each in method or METHODS),
+        split=split, n=n, seed=seed,
         num_inference_steps=steps, guidance_scale=guidance, mixed_precision=mixed_precision,
     )  # fmt: skip
     with bars() as drawn:

@@ -61,6 +61,11 @@ def test_the_card_says_which_strength_reaches_which_level(
     plain = {pairs[0][0] for pairs in calibration.strengths.values()}
     assert max(plain) - min(plain) < 0.15
     assert json.loads(done.stdout)["strengths"].keys() == calibration.strengths.keys()
+    monkeypatch.setattr(minority_calibration, "STRENGTHS", {"boost_and_skip": (1.0,)})
+    again = CliRunner().invoke(app, [*arguments, "-n", "8", "--method", "boost_and_skip"])
+    strengths_again = json.loads(again.stdout)["strengths"]
+    assert len(strengths_again["boost_and_skip"]) == 1
+    assert strengths_again["prompt"] == [list(pair) for pair in calibration.strengths["prompt"]]
 
 
 def test_what_cannot_be_calibrated_is_refused(
