@@ -33,7 +33,7 @@ NUM_QUANTILES = 21  # kept of the training data's scores
 STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
     "boost_and_skip": (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
     "classifier": (-4.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
-    "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
+    "self_guided": (-0.3, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0),
     "prompt": (0.0, 0.01, 0.05, 0.2),
 }
 
