@@ -28,9 +28,9 @@ def blended_latents(
     generator: Sequence[torch.Generator],
     skip: int = 0,
 ) -> Process[Tensor]:
-    """Latents (N, C, h, w) that are `known` but for what the mask says (Avrahami et al. 2023, alg. 1).
+    """Latents (N, C, h, w) that are `known` but for what the mask says.
 
-    Blended Latent Diffusion, arXiv 2206.02779.
+    Avrahami et al. 2023 (Blended Latent Diffusion, arXiv 2206.02779, algorithm 1).
 
     Args:
         known: (N, C, h, w), clean.

@@ -119,7 +119,7 @@ def test_skipped_steps_save_calls_and_gradients_cost_few(
     seconds = fresh_scheduler(pipeline.scheduler, STEPS).timesteps[::EVERY]
     acting = int(((seconds >= lowest * 1000) & (seconds <= highest * 1000)).sum())
     more = (unet_rows(pipeline, STRONG[1]) - plain) / one_step
-    assert abs(more - 2 * acting) < 0.5
+    assert abs(more - 2 * acting) < 1
     assert unet_rows(pipeline, STRONG[2]) == plain
 
 
