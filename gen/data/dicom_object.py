@@ -8,8 +8,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
+from gen.data.dicom_elements import coded, decimals, shorten
 from gen.data.dicom_header import RECORD_CREATOR, RECORD_ELEMENT, RECORD_GROUP
 from gen.data.medical_image import to_integers
 from gen.data.provenance import Record, dicom_uid
@@ -87,14 +87,14 @@ def _say_synthetic(dataset: Dataset, record: Record) -> None:
     dataset.BurnedInAnnotation = "NO"
     dataset.RecognizableVisualFeatures = "NO"
     dataset.LossyImageCompression = "00"
-    dataset.DerivationDescription = _shorten(record.describe(), 960)  # of 1024
-    dataset.ImageComments = _shorten(f"Synthetic. Prompt: {record.prompt}", 10240)
+    dataset.DerivationDescription = shorten(record.describe(), 960)  # of 1024
+    dataset.ImageComments = shorten(f"Synthetic. Prompt: {record.prompt}", 10240)
     dataset.Manufacturer = "medphantom"
-    dataset.ManufacturerModelName = _shorten(record.model, 64)
+    dataset.ManufacturerModelName = shorten(record.model, 64)
     dataset.DeviceSerialNumber = record.weight_sha256
-    dataset.SoftwareVersions = _shorten(record.software, 64)
+    dataset.SoftwareVersions = shorten(record.software, 64)
     equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = _coded(codes.DCM.SynthesizingEquipment)
+    equipment.PurposeOfReferenceCodeSequence = coded(codes.DCM.SynthesizingEquipment)
     equipment.Manufacturer = dataset.Manufacturer
     equipment.ManufacturerModelName = dataset.ManufacturerModelName
     equipment.DeviceSerialNumber = dataset.DeviceSerialNumber
@@ -129,16 +129,16 @@ def _as_digital_x_ray(
     dataset.PixelIntensityRelationshipSign = -1  # brighter pixels, fewer X-rays
     dataset.BodyPartExamined = "CHEST"
     dataset.ImageLaterality = "U"
-    dataset.AnatomicRegionSequence = _coded(codes.cid4009.Chest)
+    dataset.AnatomicRegionSequence = coded(codes.cid4009.Chest)
     dataset.DetectorType = dataset.PositionerType = ""
     if spacing_mm is None:
         nominal = NOMINAL_FIELD_MM / max(dataset.Rows, dataset.Columns)
         spacing_mm = (nominal, nominal)
         dataset.DerivationDescription += " Pixel spacing is nominal: do not measure."
-    dataset.ImagerPixelSpacing = _decimals(spacing_mm)
+    dataset.ImagerPixelSpacing = decimals(spacing_mm)
     dataset.PatientOrientation = _ORIENTATIONS[view or "PA"]
     dataset.ViewPosition = view or ""
-    dataset.ViewCodeSequence = _coded(_VIEWS[view] if view else codes.cid4010.Frontal)
+    dataset.ViewCodeSequence = coded(_VIEWS[view] if view else codes.cid4010.Frontal)
     dataset.AcquisitionContextSequence = Sequence()
 
 
@@ -149,7 +149,7 @@ def _as_secondary_capture(dataset: Dataset, spacing_mm: tuple[float, float] | No
     dataset.ConversionType = "SYN"
     dataset.PatientOrientation = dataset.Laterality = ""
     if spacing_mm is not None:
-        dataset.PixelSpacing = _decimals(spacing_mm)
+        dataset.PixelSpacing = decimals(spacing_mm)
 
 
 def _file_meta(dataset: Dataset) -> FileMetaDataset:
@@ -165,22 +165,3 @@ def _check_spacing(spacing_mm: tuple[float, float] | None) -> None:
         raise InvalidInput(
             f"spacing_mm is {spacing_mm}, but both numbers must be positive; pass None if unknown"
         )
-
-
-def _coded(code: Code) -> Sequence:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return Sequence([item])
-
-
-def _decimals(values: tuple[float, float]) -> list[str]:
-    """Decimal strings: at most 16 characters each."""
-    return [f"{value:.9g}" for value in values]
-
-
-def _shorten(text: str, length: int) -> str:
-    """Fit a value representation; a backslash would split it, a control character is forbidden."""
-    clean = "".join(" " if ord(char) < 32 else char for char in text.replace("\\", "/"))
-    return clean.strip() if len(clean) <= length else clean[: length - 3].strip() + "..."
