@@ -9,12 +9,14 @@ from pydicom.filewriter import dcmwrite
 from pydicom.pixels import pixel_array
 
 from gen.data.atomic import atomic_file
-from gen.data.dicom_grey import grey, pixel_spacing
+from gen.data.dicom_elements import number
+from gen.data.dicom_functional_groups import PER_FRAME, SHARED, FunctionalGroups
+from gen.data.dicom_grey import grey, modality, pixel_spacing
 from gen.data.dicom_header import parse_dicom, quiet
 from gen.data.dicom_object import SopClass, build_dicom
 from gen.data.dicom_pixels import check_pixels
-from gen.data.limits import Limits, Source, boundary, read_bytes
-from gen.data.medical_image import MedicalImage
+from gen.data.limits import STACK_LIMITS, Limits, Source, boundary, read_bytes
+from gen.data.medical_image import ImageStack, MedicalImage
 from gen.data.provenance import Record
 
 
@@ -27,6 +29,37 @@ def read_dicom(source: Source, limits: Limits | None = None) -> MedicalImage:
     limits = limits or Limits()
     name, data = read_bytes(source, limits)
     return dicom_image(name, data, limits)
+
+
+def read_frames(source: Source, limits: Limits = STACK_LIMITS) -> ImageStack:
+    """Read all frames of a DICOM file, each as `read_dicom` would.
+
+    What an enhanced object says of a frame (rescale, window) comes before what it says of all.
+    Signed pixels without a window span the values that occur in any frame.
+
+    Raises:
+        UnsafeFile: the file is too large, damaged, constant, or a frame is compressed in parts.
+        InvalidInput: the file cannot be opened.
+    """
+    name, data = read_bytes(source, limits)
+    dataset = parse_dicom(name, data, also=(SHARED, PER_FRAME), max_frames=limits.max_frames)
+    with boundary(name), quiet():
+        check_pixels(name, dataset, limits)
+        num_frames = number(name, dataset, "NumberOfFrames", default=1)
+        groups = FunctionalGroups(name, dataset, num_frames)
+        shape = (num_frames, int(dataset.Rows), int(dataset.Columns))
+        stored = pixel_array(dataset).reshape(*shape, *(3,) * (dataset.SamplesPerPixel == 3))
+        occurring = int(stored.min()), int(stored.max())
+        pixels = np.empty(shape, np.float32)
+        for index in range(num_frames):
+            pixels[index] = grey(name, groups.elements(index), stored[index], occurring)
+        return ImageStack(
+            pixels=pixels,
+            bits=int(dataset.BitsStored),
+            spacing_mm=pixel_spacing(name, groups.elements(0)),
+            modality=modality(dataset),
+            source=name,
+        )
 
 
 def write_dicom(
@@ -75,6 +108,6 @@ def dicom_image(name: str, data: bytes, limits: Limits) -> MedicalImage:
             pixels=grey(name, dataset, stored),
             bits=int(dataset.BitsStored),
             spacing_mm=pixel_spacing(name, dataset),
-            modality=str(dataset.get("Modality") or "") or None,
+            modality=modality(dataset),
             source=name,
         )

@@ -84,3 +84,8 @@ def pixel_spacing(name: str, dataset: Dataset) -> tuple[float, float] | None:
     if not (0 < rows < float("inf") and 0 < columns < float("inf")):
         raise UnsafeFile(f"{name} has a pixel spacing of {rows:g} x {columns:g} mm; correct it")
     return rows, columns
+
+
+def modality(dataset: Dataset) -> str | None:
+    """DICOM Modality such as "DX"; None where the file does not say."""
+    return str(dataset.get("Modality") or "") or None
