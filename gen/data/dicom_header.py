@@ -1,5 +1,6 @@
 """DICOM parsed within bounds: transfer syntax first, few elements, nothing inflated or decoded."""
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -114,10 +115,15 @@ def record_text(name: str, dataset: Dataset) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop pydicom's warnings about a foreign file: they may quote its values."""
+    """Drop what pydicom warns and logs about a foreign file: it may quote the file's values."""
+    logger = logging.getLogger("pydicom")
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        propagate, logger.propagate = logger.propagate, False
+        try:
+            yield
+        finally:
+            logger.propagate = propagate
 
 
 def _after_file_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:

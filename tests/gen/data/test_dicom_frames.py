@@ -1,6 +1,7 @@
 """All frames of a DICOM file, each as it is meant to be looked at, within bounds."""
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,17 @@ def test_compressed_frames_are_read_where_each_is_one_fragment() -> None:
     jpeg.NumberOfFrames = 3
     with pytest.raises(UnsafeFile, match="2 fragments for 3 compressed frames"):
         read_frames(content(jpeg))
+
+
+@pytest.mark.parametrize("read", [read_dicom, read_frames])
+def test_a_value_that_breaks_its_representation_is_not_logged(
+    read: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pydicom.config.disable_value_validation():
+        data = content(multi_frame(STACK[:1], Modality="canary in a code string"))
+    caplog.set_level(logging.DEBUG)
+    assert read(data).modality == "canary in a code string"
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
