@@ -23,7 +23,7 @@ _MAX_VALUE_BYTES = 1024
 
 
 class FunctionalGroups:
-    """The functional groups of a parsed object; they are taken out of it.
+    """The functional groups of a parsed object.
 
     pydicom would expand a sequence of any count when it is looked at, so each is expanded here,
     with so many reads as `num_frames` frames may need.
@@ -32,8 +32,11 @@ class FunctionalGroups:
     def __init__(self, name: str, dataset: Dataset, num_frames: int) -> None:
         self._name = name
         self._reads_left = MAX_READS + READS_A_FRAME * num_frames
-        self._common = dataset
-        shared, own = (self._take(dataset, Tag(keyword)) for keyword in (SHARED, PER_FRAME))
+        self._common = Dataset()
+        self._common.update(dataset)
+        shared, own = (self._items(dataset, Tag(keyword)) for keyword in (SHARED, PER_FRAME))
+        for keyword in (SHARED, PER_FRAME):
+            self._common.pop(Tag(keyword), None)
         self._shared = self._macros(shared[0]) if shared else Dataset()
         self._own = [self._macros(item) for item in own]
 
@@ -50,7 +53,7 @@ class FunctionalGroups:
         """Elements of all macros of one item."""
         elements = Dataset()
         for macro, keywords in _MACROS.items():
-            for inner in self._take(item, Tag(macro))[:1]:
+            for inner in self._items(item, Tag(macro))[:1]:
                 for tag in map(Tag, keywords):
                     if tag in inner:
                         elements[tag] = self._short(inner, tag)
@@ -65,11 +68,10 @@ class FunctionalGroups:
             )
         return dataset[tag]
 
-    def _take(self, dataset: Dataset, tag: BaseTag) -> list[Dataset]:
+    def _items(self, dataset: Dataset, tag: BaseTag) -> list[Dataset]:
         if tag not in dataset:
             return []
         element = dataset.get_item(tag)
-        del dataset[tag]
         if not isinstance(element, RawDataElement):
             return list(element.value)
         stream = MeteredBytes(self._name, element.value or b"", self._reads_left)
