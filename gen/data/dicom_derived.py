@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -10,7 +10,6 @@ from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
-from gen.data.atomic import atomic_file
 from gen.data.dicom_elements import coded, has
 from gen.data.dicom_header import quiet
 from gen.data.dicom_origin import file_meta, say_synthetic
@@ -42,7 +41,7 @@ def derive(
     dataset.SOPInstanceUID = dicom_uid(record, f"instance-{what}", *instances, pixels)
     dataset.SeriesDescription = f"{what}, synthetic"
     dataset.SeriesNumber = 9000  # after those of scanners
-    dataset.InstanceNumber = int(source.get("InstanceNumber") or 1)
+    dataset.InstanceNumber = frames[0].number or int(source.get("InstanceNumber") or 1)
     say_synthetic(
         dataset,
         record,
@@ -64,9 +63,9 @@ def source_image(frame: SourceFrame) -> Dataset:
     return item
 
 
-def save(path: str | Path, dataset: Dataset, *, overwrite: bool) -> None:
-    """Write an object; `path` appears whole or not at all."""
-    with atomic_file(path, overwrite=overwrite) as stream, quiet():
+def encode(stream: BinaryIO, dataset: Dataset) -> None:
+    """Write an object into an open stream."""
+    with quiet():
         dcmwrite(stream, dataset, enforce_file_format=True)
 
 

@@ -8,7 +8,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from gen.data.dicom_derived import copy_elements, derive, save, source_image
+from gen.data.atomic import atomic_file
+from gen.data.dicom_derived import copy_elements, derive, encode, source_image
 from gen.data.dicom_header import quiet
 from gen.data.dicom_source import SourceFrame, source_frames
 from gen.data.provenance import Record
@@ -28,7 +29,9 @@ def write_overlay(
 
     Arguments as of `build_overlay`.
     """
-    save(path, build_overlay(colours, source, record, frame=frame), overwrite=overwrite)
+    dataset = build_overlay(colours, source, record, frame=frame)
+    with atomic_file(path, overwrite=overwrite) as stream:
+        encode(stream, dataset)
 
 
 def build_overlay(

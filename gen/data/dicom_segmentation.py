@@ -13,7 +13,8 @@ from pydicom.sequence import Sequence as Items
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from gen.data.dicom_derived import copy_elements, derive, save, source_image
+from gen.data.atomic import atomic_file
+from gen.data.dicom_derived import copy_elements, derive, encode, source_image
 from gen.data.dicom_elements import coded, has, shorten
 from gen.data.dicom_header import quiet
 from gen.data.dicom_source import SourceFrame, source_frames
@@ -39,7 +40,9 @@ def write_segmentation(
 
     Arguments as of `build_segmentation`.
     """
-    save(path, build_segmentation(mask, sources, record, label=label), overwrite=overwrite)
+    dataset = build_segmentation(mask, sources, record, label=label)
+    with atomic_file(path, overwrite=overwrite) as stream:
+        encode(stream, dataset)
 
 
 def build_segmentation(

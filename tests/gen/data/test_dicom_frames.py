@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -182,3 +184,23 @@ def test_functional_groups_of_countless_empty_items_are_given_up(nested: bool) -
     rest = b"\xe0\x7f\x10\x00OW\0\0" + len(pixels.value).to_bytes(4, "little") + pixels.value
     with pytest.raises(UnsafeFile, match="too many elements"):
         read_frames(content(dataset) + tail + rest)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_mutated_object_is_read_or_refused_but_never_crashes(data: st.DataObject) -> None:
+    shared = item(PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.25])])
+    original = content(
+        multi_frame(
+            SharedFunctionalGroupsSequence=[shared],
+            PerFrameFunctionalGroupsSequence=[window(1000, 2000 + each) for each in range(3)],
+        )
+    )
+    mutated = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 8))):
+        mutated[data.draw(st.integers(132, len(mutated) - 150))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = read_frames(bytes(mutated)).pixels
+    except UnsafeFile:
+        return
+    assert 0 <= pixels.min() < pixels.max() <= 1
