@@ -28,7 +28,7 @@ def derive(
             equal bytes.
         sop_class: of the new object.
         what: for people, such as "Anomaly mask".
-        content: the pixel data.
+        content: the pixel data, and whatever else the record does not decide.
     """
     source = frames[0].instance
     dataset = Dataset()
@@ -36,9 +36,9 @@ def derive(
     _repeat(dataset, source)
     dataset.SOPClassUID = sop_class
     dataset.SeriesInstanceUID = dicom_uid(record, f"series-{what}", source.SeriesInstanceUID)
-    instances = dict.fromkeys(f"{f.instance.SOPInstanceUID} {f.number}" for f in frames)
-    pixels = hashlib.sha256(content).hexdigest()
-    dataset.SOPInstanceUID = dicom_uid(record, f"instance-{what}", *instances, pixels)
+    origins = [f"{frame.instance.SOPInstanceUID} {frame.number}" for frame in frames]
+    digest = hashlib.sha256(content).hexdigest()
+    dataset.SOPInstanceUID = dicom_uid(record, f"instance-{what}", *origins, digest)
     dataset.SeriesDescription = f"{what}, synthetic"
     dataset.SeriesNumber = 9000  # after those of scanners
     dataset.InstanceNumber = frames[0].number or int(source.get("InstanceNumber") or 1)

@@ -12,7 +12,7 @@ from gen.errors import UnsafeFile
 
 def has(dataset: Dataset, keyword: str) -> bool:
     """Tell whether the element is there with a value."""
-    return dataset.get(keyword) not in (None, "")
+    return dataset.get(keyword) not in (None, "", [])
 
 
 def number(name: str, dataset: Dataset, keyword: str, default: int | None = None) -> int:

@@ -37,7 +37,7 @@ _SMALL = (
 _RECORD_TAGS = (Tag(RECORD_GROUP, 0x10), Tag(RECORD_GROUP, 0x1000 + RECORD_ELEMENT))
 # An element takes two or three reads: enough for thousands, too few for a bomb of empty items.
 MAX_READS = 20_000
-READS_A_FRAME = 400  # of an enhanced object, whose makers add private elements to each frame
+READS_A_FRAME = 600  # of an enhanced object, whose makers add private elements to each frame
 MAX_SMALL_BYTES = 64 * 2**10
 MAX_FRAME_BYTES = 16 * 2**10
 MAX_LUT_BYTES = 512 * 2**10  # 65,536 entries of 16 bits, and some alternatives

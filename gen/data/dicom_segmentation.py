@@ -72,7 +72,8 @@ def _build(mask: Mask, frames: list[SourceFrame], record: Record, label: str) ->
     planes = _planes(mask, frames)
     binary = planes.dtype == bool
     content = _packed(planes)
-    dataset = derive(frames, record, uid.SegmentationStorage, "Anomaly mask", content)
+    decided = label.encode() + content
+    dataset = derive(frames, record, uid.SegmentationStorage, "Anomaly mask", decided)
     dataset.Modality = "SEG"
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.ContentLabel = "ANOMALY"
@@ -142,10 +143,10 @@ def _segment(record: Record, label: str) -> Dataset:
     segment.SegmentAlgorithmType = "AUTOMATIC"
     segment.SegmentAlgorithmName = algorithm.AlgorithmName
     segment.SegmentationAlgorithmIdentificationSequence = Items([algorithm])
-    segment.SegmentedPropertyCategoryCodeSequence = coded(
-        codes.SCT.MorphologicallyAbnormalStructure
-    )
-    segment.SegmentedPropertyTypeCodeSequence = coded(codes.SCT.Lesion)
+    # no narrower type: what departs from healthy anatomy need not be a lesion
+    abnormal = coded(codes.SCT.MorphologicallyAbnormalStructure)
+    segment.SegmentedPropertyCategoryCodeSequence = abnormal
+    segment.SegmentedPropertyTypeCodeSequence = abnormal
     return segment
 
 

@@ -137,8 +137,9 @@ def test_the_same_arguments_give_the_same_bytes_and_others_another_uid(tmp_path:
     }.items():
         write_segmentation(tmp_path / name, *arguments)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    uids = {pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in "acde"}
-    assert len(uids) == 4
+    write_segmentation(tmp_path / "f", mask, [radiograph()], RECORD, label="Opacity")
+    uids = {pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in "acdef"}
+    assert len(uids) == 5
 
 
 def test_the_record_is_read_back_and_nothing_is_logged(
