@@ -1,0 +1,121 @@
+"""Results given to a PACS (STOW-RS): each is stored, was there already, or is an error."""
+
+import uuid
+from collections.abc import Sequence
+from copy import copy
+from io import BytesIO
+from typing import Any
+
+import requests
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+
+from gen.data.dicom_header import quiet
+from gen.errors import PeerFailed
+from jobs.pacs.connection import PACS
+from jobs.pacs.search import is_stored
+
+FAILED, STORED = "00081198", "00081199"  # Failed and Referenced SOP Sequence
+DUPLICATE = 0x0111
+REASONS = {  # PS3.18 table I.2-2 and PS3.4 annex B
+    0x0110: "it failed while processing",
+    0x0122: "it does not keep objects of that SOP class",
+    0x0124: "its rules do not allow it",
+    0xA700: "it has no room left",
+    0xA900: "the object does not fit its SOP class",
+    0xB000: "it changed elements of it",
+    0xB006: "it dropped elements of it",
+    0xB007: "the object does not fit its SOP class",
+    0xC000: "it cannot understand the object",
+    0xC122: "it does not keep that transfer syntax",
+}
+
+
+def store(pacs: PACS, datasets: Sequence[Dataset]) -> None:
+    """Store objects; one that is there already is left as it is.
+
+    Raises:
+        PeerFailed: one was refused, stored with changes, or is not confirmed; the message has the
+            reasons. The others may be stored: storing all again does no harm.
+        NotFound, PeerAway: see `PACS.ask`.
+    """
+    if not datasets:
+        return
+    # DICOMwebClient sends files without preamble, and hides why they were refused
+    mark = uuid.uuid4().hex
+    parts = [
+        b"--%s\r\nContent-Type: application/dicom\r\n\r\n%s\r\n" % (mark.encode(), _file(each))
+        for each in datasets
+    ]
+    body = b"".join([*parts, b"--%s--\r\n" % mark.encode()])
+    answer = pacs.ask("store results", lambda: _send(pacs, body, mark))
+    wrong = _complaints(pacs, answer, datasets)
+    if wrong:
+        raise PeerFailed(f"{pacs.place} did not store a result as it is: {'; '.join(wrong)}")
+
+
+def _file(dataset: Dataset) -> bytes:
+    stream = BytesIO()
+    with quiet():
+        dcmwrite(stream, copy(dataset), enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _send(pacs: PACS, body: bytes, mark: str) -> dict[str, Any]:
+    response = pacs.session.post(
+        f"{pacs.url}/studies",
+        data=body,
+        headers={
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={mark}',
+            "Accept": "application/dicom+json",
+        },
+        timeout=pacs.timeout_s,
+    )
+    verdicts = _verdicts(response)
+    if verdicts is None:
+        response.raise_for_status()
+    return verdicts or {}
+
+
+def _verdicts(response: requests.Response) -> dict[str, Any] | None:
+    """The answer as DICOM JSON: also with 400 or 409, and whatever it calls itself."""
+    try:
+        content = response.json()
+    except requests.JSONDecodeError:
+        return None
+    first = content[0] if isinstance(content, list) and content else content
+    known = isinstance(first, dict) and (FAILED in first or STORED in first)
+    return first if known else None
+
+
+def _complaints(pacs: PACS, answer: dict[str, Any], datasets: Sequence[Dataset]) -> list[str]:
+    """Why any object is not stored as it is; objects are counted from 1, without their UIDs."""
+    failed = _reasons(answer, FAILED, "00081197")
+    stored = _reasons(answer, STORED, "00081196")
+    wrong = []
+    for number, dataset in enumerate(datasets, 1):
+        uid = str(dataset.SOPInstanceUID)
+        if uid in failed:
+            reason = None if failed[uid] == DUPLICATE else _words(failed[uid])
+        elif uid in stored:
+            reason = _words(stored[uid]) if stored[uid] else None
+        else:
+            there = is_stored(pacs, str(dataset.StudyInstanceUID), uid)
+            reason = None if there else "it does not say that it has the object"
+        if reason:
+            wrong.append(f"object {number}: {reason}")
+    return wrong
+
+
+def _reasons(answer: dict[str, Any], sequence: str, tag: str) -> dict[str, int]:
+    """The code of each instance in a sequence of the answer, by its UID; 0 without one."""
+    items = answer.get(sequence, {}).get("Value", [])
+    return {_first(item, "00081155"): _first(item, tag) or 0 for item in items}
+
+
+def _first(item: dict[str, Any], tag: str) -> Any:
+    return (item.get(tag, {}).get("Value") or [None])[0]
+
+
+def _words(code: int) -> str:
+    return REASONS.get(code, f"its reason has the code 0x{code:04X}")
