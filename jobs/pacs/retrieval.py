@@ -10,8 +10,9 @@ from gen.data.dicom_header import parse_dicom, quiet
 from gen.data.limits import Limits, boundary, read_bytes
 from gen.errors import UnsafeFile
 from jobs.pacs.connection import PACS
+from jobs.pacs.dicom_json import Row, value_of
 from jobs.pacs.failures import not_dicomweb
-from jobs.pacs.search import MARKS, Instance, Row
+from jobs.pacs.search import MARKS, Instance
 
 NAME = "the instance"
 DOING = "retrieve an instance"
@@ -41,7 +42,7 @@ def retrieve(pacs: PACS, instance: Instance, limits: Limits | None = None) -> by
     with boundary(NAME), quiet():
         frames = int(header.get("NumberOfFrames") or 1)
         limits.check_shape(NAME, int(header.Columns), int(header.Rows), frames)
-    if read_marks(data).get("00080018", {}).get("Value") != [instance.sop_instance_uid]:
+    if value_of(read_marks(data), "SOPInstanceUID") != instance.sop_instance_uid:
         raise UnsafeFile(f"{NAME} is another one than was asked for; look at it in the PACS")
     return data
 

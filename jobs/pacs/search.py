@@ -7,24 +7,20 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
-
 from gen.errors import InvalidInput
 from jobs.pacs.connection import PACS
+from jobs.pacs.dicom_json import Row, value_of
 from jobs.pacs.failures import not_dicomweb
 
 PAGE = 100
 NO_PICTURES = ("SEG", "SR", "PR", "KO", "DOC", "REG", "FID", "RTSTRUCT", "RTPLAN", "RTRECORD")
 MANUFACTURER = "medphantom"
 
-# SourceImageSequence is not among what Orthanc can show
+# of these, Orthanc does not show SourceImageSequence
 MARKS = ("Modality", "Manufacturer", "ConversionType", "SourceImageSequence")
 _SHOWN = (*MARKS, "Rows", "Columns", "NumberOfFrames")
 _UID = re.compile(r"[0-9]+(?:[.][0-9]+)*")
 _DATE = re.compile(r"[0-9]{8}|[0-9]{8}-|-[0-9]{8}|[0-9]{8}-[0-9]{8}")
-
-Row = dict[str, Any]
-"""One answer to a search: DICOM JSON (PS3.18 F.2)."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +87,12 @@ def find_instances(
 
 def is_stored(pacs: PACS, study_instance_uid: str, sop_instance_uid: str) -> bool:
     """Whether a study has an instance. Raises what `PACS.ask` raises."""
-    rows = pacs.ask(
-        "search",
-        lambda: pacs.client.search_for_instances(
-            study_instance_uid, search_filters={"SOPInstanceUID": sop_instance_uid}, limit=1
-        ),
+    rows = _page(
+        pacs,
+        pacs.client.search_for_instances,
+        study_instance_uid=study_instance_uid,
+        search_filters={"SOPInstanceUID": sop_instance_uid},
+        limit=1,
     )
     return any(_uid(pacs, row, "SOPInstanceUID") == sop_instance_uid for row in rows)
 
@@ -105,9 +102,9 @@ def is_result(row: Row) -> bool:
 
     What we synthesise is no result: it has no source, and the conversion type SYN.
     """
-    ours = _value(row, "Manufacturer") == MANUFACTURER
-    drawn = _value(row, "ConversionType") == "WSD" or _value(row, "SourceImageSequence")
-    return _value(row, "Modality") == "SEG" or bool(ours and drawn)
+    ours = value_of(row, "Manufacturer") == MANUFACTURER
+    drawn = value_of(row, "ConversionType") == "WSD" or value_of(row, "SourceImageSequence")
+    return value_of(row, "Modality") == "SEG" or bool(ours and drawn)
 
 
 def _instances(
@@ -142,8 +139,7 @@ def _rows(
     seen: set[str] = set()
     offset = 0
     while True:
-        ask = partial(search, **place, search_filters=filters, limit=PAGE, offset=offset)
-        page = pacs.ask("search", ask)
+        page = _page(pacs, search, **place, search_filters=filters, limit=PAGE, offset=offset)
         offset += len(page)
         fresh = [row for row in page if _uid(pacs, row, key) not in seen]
         if not fresh:
@@ -152,18 +148,25 @@ def _rows(
         seen.update(_uid(pacs, row, key) for row in fresh)
 
 
+def _page(pacs: PACS, search: Callable[..., list[Row]], **arguments: Any) -> list[Row]:
+    page = pacs.ask("search", partial(search, **arguments))
+    if not isinstance(page, list):
+        raise not_dicomweb(pacs.place, "search")
+    return page
+
+
 def _read(pacs: PACS, row: Row, study_uid: str, series_uid: str | None) -> Instance:
-    """A row without what its address says already."""
+    """One row, which need not repeat what its address says."""
     try:
-        rows, columns = _value(row, "Rows"), _value(row, "Columns")
+        rows, columns = value_of(row, "Rows"), value_of(row, "Columns")
         return Instance(
             study_instance_uid=study_uid,
             series_instance_uid=series_uid or _uid(pacs, row, "SeriesInstanceUID"),
             sop_instance_uid=_uid(pacs, row, "SOPInstanceUID"),
-            modality=_value(row, "Modality"),
+            modality=value_of(row, "Modality"),
             rows=None if rows is None else int(rows),
             columns=None if columns is None else int(columns),
-            frames=int(_value(row, "NumberOfFrames") or 1),
+            frames=int(value_of(row, "NumberOfFrames") or 1),
         )
     except (TypeError, ValueError):
         raise not_dicomweb(pacs.place, "search") from None
@@ -171,20 +174,10 @@ def _read(pacs: PACS, row: Row, study_uid: str, series_uid: str | None) -> Insta
 
 def _uid(pacs: PACS, row: Row, keyword: str) -> str:
     """A UID of a row, fit to be part of an address."""
-    try:
-        value = _value(row, keyword)
-    except (AttributeError, TypeError, LookupError):
-        value = None
+    value = value_of(row, keyword)
     if not isinstance(value, str) or not _is_uid(value):
         raise not_dicomweb(pacs.place, "search")
     return value
-
-
-def _value(row: Row, keyword: str) -> Any:
-    """The first value of an attribute, or None."""
-    tag = tag_for_keyword(keyword)
-    values = row.get(f"{tag:08X}", {}).get("Value")
-    return values[0] if values else None
 
 
 def _is_uid(value: str) -> bool:

@@ -3,8 +3,15 @@
 from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, field_validator
-from pydantic import model_validator as validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from jobs.hosts import is_loopback
 
@@ -44,12 +51,12 @@ class PACSSettings(BaseModel):
     @classmethod
     def _token_fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
         # the HTTP library would quote it in its own complaint
-        value = token.get_secret_value() if token else "none"
+        value = "none" if token is None else token.get_secret_value()
         if not value.isascii() or not value.isprintable() or not value or " " in value:
             raise ValueError("the token is empty or has spaces, line breaks or other than ASCII")
         return token
 
-    @validator(mode="after")
+    @model_validator(mode="after")
     def _one_way_to_sign_in(self) -> Self:
         if (self.username is None) != (self.password is None):
             raise ValueError("username and password need each other; give both or neither")
@@ -59,7 +66,7 @@ class PACSSettings(BaseModel):
             raise ValueError("the username must have no colon: basic authentication ends it there")
         return self
 
-    @validator(mode="after")
+    @model_validator(mode="after")
     def _others_are_reached_encrypted(self) -> Self:
         parts = urlsplit(self.url)
         safe = parts.scheme == "https" or is_loopback(parts.hostname or "")

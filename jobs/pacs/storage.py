@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Sequence
-from copy import copy
 from io import BytesIO
 from typing import Any
 
@@ -13,9 +12,9 @@ from pydicom.dataset import Dataset
 from gen.data.dicom_header import quiet
 from gen.errors import PeerFailed
 from jobs.pacs.connection import PACS
+from jobs.pacs.dicom_json import Row, value_of, values_of
 from jobs.pacs.search import is_stored
 
-FAILED, STORED = "00081198", "00081199"  # Failed and Referenced SOP Sequence
 DUPLICATE = 0x0111
 REASONS = {  # PS3.18 table I.2-2 and PS3.4 annex B
     0x0110: "it failed while processing",
@@ -57,11 +56,11 @@ def store(pacs: PACS, datasets: Sequence[Dataset]) -> None:
 def _file(dataset: Dataset) -> bytes:
     stream = BytesIO()
     with quiet():
-        dcmwrite(stream, copy(dataset), enforce_file_format=True)
+        dcmwrite(stream, dataset, enforce_file_format=True)
     return stream.getvalue()
 
 
-def _send(pacs: PACS, body: bytes, mark: str) -> dict[str, Any]:
+def _send(pacs: PACS, body: bytes, mark: str) -> Row:
     response = pacs.session.post(
         f"{pacs.url}/studies",
         data=body,
@@ -77,21 +76,21 @@ def _send(pacs: PACS, body: bytes, mark: str) -> dict[str, Any]:
     return verdicts or {}
 
 
-def _verdicts(response: requests.Response) -> dict[str, Any] | None:
+def _verdicts(response: requests.Response) -> Row | None:
     """The answer as DICOM JSON: also with 400 or 409, and whatever it calls itself."""
     try:
         content = response.json()
     except requests.JSONDecodeError:
         return None
     first = content[0] if isinstance(content, list) and content else content
-    known = isinstance(first, dict) and (FAILED in first or STORED in first)
+    known = values_of(first, "FailedSOPSequence") or values_of(first, "ReferencedSOPSequence")
     return first if known else None
 
 
-def _complaints(pacs: PACS, answer: dict[str, Any], datasets: Sequence[Dataset]) -> list[str]:
+def _complaints(pacs: PACS, answer: Row, datasets: Sequence[Dataset]) -> list[str]:
     """Why any object is not stored as it is; objects are counted from 1, without their UIDs."""
-    failed = _reasons(answer, FAILED, "00081197")
-    stored = _reasons(answer, STORED, "00081196")
+    failed = _reasons(answer, "FailedSOPSequence", "FailureReason")
+    stored = _reasons(answer, "ReferencedSOPSequence", "WarningReason")
     wrong = []
     for number, dataset in enumerate(datasets, 1):
         uid = str(dataset.SOPInstanceUID)
@@ -107,15 +106,17 @@ def _complaints(pacs: PACS, answer: dict[str, Any], datasets: Sequence[Dataset])
     return wrong
 
 
-def _reasons(answer: dict[str, Any], sequence: str, tag: str) -> dict[str, int]:
-    """The code of each instance in a sequence of the answer, by its UID; 0 without one."""
-    items = answer.get(sequence, {}).get("Value", [])
-    return {_first(item, "00081155"): _first(item, tag) or 0 for item in items}
+def _reasons(answer: Row, sequence: str, keyword: str) -> dict[str, int | None]:
+    """The code of each instance in a sequence of the answer, by its UID."""
+    codes = {}
+    for item in values_of(answer, sequence):
+        code = value_of(item, keyword)
+        uid = str(value_of(item, "ReferencedSOPInstanceUID"))
+        codes[uid] = code if isinstance(code, int) else None
+    return codes
 
 
-def _first(item: dict[str, Any], tag: str) -> Any:
-    return (item.get(tag, {}).get("Value") or [None])[0]
-
-
-def _words(code: int) -> str:
+def _words(code: int | None) -> str:
+    if code is None:
+        return "it gives no reason"
     return REASONS.get(code, f"its reason has the code 0x{code:04X}")
