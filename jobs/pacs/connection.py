@@ -47,7 +47,7 @@ def configured_pacs(name: str, settings: Mapping[str, PACSSettings]) -> "PACS":
         known = ", ".join(sorted(settings)) or "none; set MEDPHANTOM_PACS"
         kind = "a URL" if "://" in name else "unknown"
         raise InvalidInput(f"pacs is {kind}, but must be a configured name: {known}")
-    return PACS(settings[name])
+    return PACS(settings[name], f"the PACS {name}")
 
 
 class PACS:
@@ -55,12 +55,18 @@ class PACS:
 
     Args:
         settings: where it is, and who we are there.
+        place: what messages call it; None is by its host, which not everybody need know.
         sleep: waits so many seconds between tries.
     """
 
-    def __init__(self, settings: PACSSettings, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        settings: PACSSettings,
+        place: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.url = settings.url
-        self.place = f"the PACS at {urlsplit(settings.url).netloc}"
+        self.place = place or f"the PACS at {urlsplit(settings.url).netloc}"
         self.store_results = settings.store_results
         self.timeout_s = settings.timeout_s
         self.session = _session(settings)

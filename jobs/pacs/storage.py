@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
 
 import requests
 from pydicom import dcmwrite

@@ -63,7 +63,8 @@ def test_an_entry_that_works_is_opened_and_keeps_its_secret(fields: dict[str, An
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in settings.model_dump_json()
     assert not settings.store_results
-    assert configured_pacs("archive", {"archive": settings}).url == settings.url
+    pacs = configured_pacs("archive", {"archive": settings})
+    assert (pacs.url, pacs.place) == (settings.url, "the PACS archive")
 
 
 def test_entries_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
