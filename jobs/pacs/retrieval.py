@@ -91,7 +91,10 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     for chunk in response.iter_content(CHUNK):
         body += chunk
         if len(body) > max_bytes + OVERHEAD:
-            raise UnsafeFile(f"{NAME} has more than {max_bytes} bytes, which is max_bytes")
+            raise UnsafeFile(
+                f"{NAME} is larger than {max_bytes} bytes, which is max_bytes, so its download was "
+                "given up; leave it out"
+            )
     return bytes(body)
 
 
