@@ -7,14 +7,13 @@ needs no such help, and sees the context from the first step on.
 Masks are (N, 1, h, w), 1 where latents are painted and 0 where they are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gen.ddim import StochasticDDIMScheduler
-from gen.denoising import OnStep, denoise, draw_noise
+from gen.denoising import denoise, draw_noise
 from gen.errors import InvalidInput
 from gen.noising import Noising
 from gen.types import Predict, Process, Scheduler
@@ -56,8 +55,11 @@ def blended_latents(
 
 def keep_known(
     known: Tensor, mask: Tensor, scheduler: Scheduler, generator: Sequence[torch.Generator]
-) -> OnStep:
-    """After each step, put `known` with the noise of the next one where nothing is painted."""
+) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+    """After each step, `known` with the noise of the next one where nothing is painted.
+
+    What it answers is a `gen.denoising.OnStep`.
+    """
 
     def put_back(index: int, timestep: Tensor, latents: Tensor, _: Tensor) -> Tensor:
         kept = known
@@ -72,7 +74,7 @@ def keep_known(
 def repaint(
     known: Tensor,
     mask: Tensor,
-    scheduler: StochasticDDIMScheduler,
+    scheduler: Scheduler,
     predict: Predict,
     generator: Sequence[torch.Generator],
     skip: int = 0,
@@ -86,7 +88,8 @@ def repaint(
 
     Args:
         known, mask, predict, generator, skip: see `blended_latents`.
-        scheduler: a fresh one; algorithm 1 needs one whose steps do not depend on earlier ones.
+        scheduler: a fresh one whose steps do not depend on earlier ones, such as
+            `gen.ddim.StochasticDDIMScheduler`.
         num_resamples: U, how often each step is taken.
         start: clean latents (N, C, h, w) that are noised to begin from; None is `known`.
 
@@ -105,12 +108,12 @@ def repaint(
         timesteps[0],
     )
     for number, timestep in enumerate(timesteps):
-        last = number + 1 == len(timesteps)
         for resample in range(num_resamples):
             output = yield from predict(latents, timestep)
-            step = scheduler.step(output, int(timestep), latents, generator=list(generator))
-            earlier = put_back(skip + number, timestep, step.prev_sample, step.prev_sample)
-            if last or resample + 1 == num_resamples:
+            step = scheduler.step(output, timestep.long(), latents, generator=list(generator))
+            earlier = step.prev_sample
+            earlier = put_back(skip + number, timestep, earlier, earlier)
+            if number + 1 == len(timesteps) or resample + 1 == num_resamples:
                 break
             latents = noise_again(earlier, noising, timesteps[number + 1], timestep, generator)
         latents = earlier

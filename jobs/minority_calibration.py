@@ -240,9 +240,9 @@ def command(
     with bars() as drawn:
         figures = calibrate(config, drawn)
     table = Table("method", "levels", "strengths", title=model)
-    for method, pairs in figures["strengths"].items():
+    for name, pairs in figures["strengths"].items():
         levels, strengths = zip(*pairs, strict=True)
         table.add_row(
-            method, f"{levels[0]:.2f} to {levels[-1]:.2f}", f"{strengths[0]:g} to {strengths[-1]:g}"
+            name, f"{levels[0]:.2f} to {levels[-1]:.2f}", f"{strengths[0]:g} to {strengths[-1]:g}"
         )
     give(table, figures, None)
