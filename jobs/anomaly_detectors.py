@@ -43,7 +43,7 @@ class DetectorConfig:
     folder: Path
     model: str = "cxr-mini"
     noise_level: float = 0.25
-    num_inference_steps: int = 50
+    num_inference_steps: int = 25
     num_components: int = 64
     num_training_steps: int = 600
     seed: int = 0

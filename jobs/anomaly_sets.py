@@ -47,6 +47,17 @@ class BoxedSet:
     boxes: "list[NDArray[np.float64]]"
 
 
+@dataclass(frozen=True)
+class Sets:
+    """What every detector is given; `peers` (N,) are the healthy images beside the boxed ones."""
+
+    calibration: Examined
+    healthy: Examined
+    planted: PlantedSet
+    boxed: BoxedSet | None
+    peers: "NDArray[np.bool_]"
+
+
 class AnomalySets:
     """Reads the sets of a folder with manifest.csv at one size.
 

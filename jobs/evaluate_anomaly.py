@@ -1,7 +1,7 @@
 """`medphantom evaluate anomaly`: do detectors find lesions, and is what they heal healthy?"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -12,21 +12,17 @@ from rich.table import Table
 
 from gen.errors import InvalidInput
 from jobs.anomaly_detectors import DetectorConfig, detectors
-from jobs.anomaly_sets import AnomalySets, BoxedSet, Examined, PlantedSet
+from jobs.anomaly_figures import Asked, boxed_figures, planted_figures
+from jobs.anomaly_sets import AnomalySets, Examined, Sets
+from jobs.anomaly_sheet import write_sheet
 from jobs.bars import Bars, bars
 from jobs.minority_scores import seed_of
 from jobs.targets import Model, Seed, give, interval
 
 if TYPE_CHECKING:  # torch is imported when something is measured
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gen.anomaly.detections import Detections, Detector
-    from gen.metrics.weighted import Figure
 
 Rule = Literal["any", "half"]
-SHEET_ROWS = 6
-MIN_AREA = 0.001  # of the map: a smaller component touches no box
 
 
 @dataclass(frozen=True)
@@ -52,26 +48,6 @@ class AnomalyConfig:
     map_size: int = 128
     mask_rule: Rule = "half"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Sets:
-    """What every detector is given; `peers` (N,) are the healthy images beside the boxed ones."""
-
-    calibration: Examined
-    healthy: Examined
-    planted: PlantedSet
-    boxed: BoxedSet | None
-    peers: "NDArray[np.bool_]"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A figure of some images, whose they are, and their groups: see `bootstrap`."""
-
-    figure: "Figure"
-    patients: list[str]
-    groups: list[int] | None = None
 
 
 def measure_anomaly(config: AnomalyConfig, drawn: Bars) -> dict[str, Any]:
@@ -175,10 +151,14 @@ def examine(
         **({"boxed": sets.boxed.examined} if sets.boxed else {}),
     }
     started, total = time.monotonic(), sum(map(len, examined.values()))
-    report, done, found = drawn.bar(f"detecting: {name}"), 0, {}
-    for what, each in examined.items():
-        found[what] = detect(detector, each, config.seed)
-        report(done := done + len(each), total)
+    report, done = drawn.bar(f"detecting: {name}"), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        report(done, total)
+
+    found = {what: detect(detector, each, config.seed, count) for what, each in examined.items()}
     seconds = time.monotonic() - started
     maps = {what: shrink(each.maps.numpy(), config.map_size) for what, each in found.items()}
     threshold = healthy_threshold(maps["calibration"], config.false_positive_rate)
@@ -195,8 +175,13 @@ def examine(
     }
 
 
-def detect(detector: "Detector", examined: Examined, seed: int) -> "Detections":
-    """What is found in all images, a few at a time; an image's noise follows from its name."""
+def detect(
+    detector: "Detector", examined: Examined, seed: int, count: Callable[[int], None]
+) -> "Detections":
+    """What is found in all images, a few at a time; an image's noise follows from its name.
+
+    `count` is told how many more are done.
+    """
     import torch
 
     from gen.anomaly.detections import Detections
@@ -204,136 +189,16 @@ def detect(detector: "Detector", examined: Examined, seed: int) -> "Detections":
 
     seeds = [seed_of(seed, name) for name in examined.names]
     few = rows_at_once()
-    parts = [
-        detector(examined.images[start : start + few], seeds[start : start + few])
-        for start in range(0, len(examined), few)
-    ]
+    parts = []
+    for start in range(0, len(examined), few):
+        chosen = slice(start, start + few)
+        parts.append(detector(examined.images[chosen], seeds[chosen]))
+        count(len(seeds[chosen]))
     return Detections(
         torch.cat([part.maps.float().cpu() for part in parts]),
         torch.cat([part.healthy.float().cpu() for part in parts]),
         sum(part.num_network_calls for part in parts),
     )
-
-
-def planted_figures(
-    sets: Sets,
-    maps: "Mapping[str, NDArray[np.floating]]",
-    found: "Mapping[str, Detections]",
-    threshold: float,
-    rule: Rule,
-) -> dict[str, Asked]:
-    """Of planted lesions, and of what is left of healthy images."""
-    from gen.metrics.anomaly import shrink
-    from gen.metrics.anomaly_healing import healing, restoration
-    from gen.metrics.anomaly_pixels import (
-        aupro,
-        average_precision,
-        best_dice,
-        count_pixels,
-        dice_at,
-    )
-    from gen.metrics.weighted import mean_of
-
-    planted = sets.planted
-    covered = shrink(planted.masks, maps["planted"].shape[-1])
-    counts = count_pixels(maps["planted"], covered, rule)
-    healed = healing(
-        planted.originals, planted.lesioned.images, found["planted"].healthy, planted.masks
-    )
-    kept = restoration(sets.healthy.images, found["healthy"].healthy)
-    figures = {
-        "average_precision": average_precision(counts),
-        "aupro": aupro(counts),
-        "best_dice": best_dice(counts),
-        "dice_at_healthy_threshold": dice_at(maps["planted"], covered, threshold, rule),
-        "healing": mean_of(healed),
-    }
-    return {
-        **{what: Asked(figure, planted.lesioned.patients) for what, figure in figures.items()},
-        "restoration": Asked(mean_of(kept), sets.healthy.patients),
-        "auroc_planted": _auroc(
-            maps["planted"], maps["healthy"], planted.lesioned.patients, sets.healthy.patients
-        ),
-    }
-
-
-def boxed_figures(
-    sets: Sets,
-    boxed: BoxedSet,
-    maps: "Mapping[str, NDArray[np.floating]]",
-    threshold: float,
-) -> dict[str, Asked]:
-    """Of images with boxes, each hit rate beside what it is by habit."""
-    import numpy as np
-
-    from gen.metrics.anomaly_boxes import boxes_touched, hits_elsewhere, points_at_box
-    from gen.metrics.weighted import mean_of, ratio_of
-
-    side = maps["boxed"].shape[-1]
-    boxes = [each * side / boxed.examined.images.shape[-1] for each in boxed.boxes]
-    counts = np.array([len(each) for each in boxes])
-    min_area = max(1, round(MIN_AREA * side**2))
-    beside = maps["healthy"][sets.peers]
-    pointed, touched = hits_elsewhere(beside, boxes, threshold, min_area)
-    here = boxes_touched(maps["boxed"], boxes, threshold, min_area)
-    figures = {
-        "pointing": mean_of(points_at_box(maps["boxed"], boxes)),
-        "pointing_by_habit": mean_of(pointed),
-        "boxes_touched": ratio_of(here, counts),
-        "boxes_touched_by_habit": ratio_of(touched, counts),
-    }
-    patients = [sets.healthy.patients[row] for row in np.flatnonzero(sets.peers)]
-    return {
-        **{what: Asked(figure, boxed.examined.patients) for what, figure in figures.items()},
-        "auroc_boxed": _auroc(maps["boxed"], beside, boxed.examined.patients, patients),
-    }
-
-
-def _auroc(
-    diseased: "NDArray[np.floating]",
-    healthy: "NDArray[np.floating]",
-    diseased_patients: list[str],
-    healthy_patients: list[str],
-) -> Asked:
-    import numpy as np
-
-    from gen.metrics.anomaly import auroc, image_scores
-
-    scores = np.concatenate([image_scores(diseased), image_scores(healthy)])
-    groups = [1] * len(diseased) + [0] * len(healthy)
-    figure = auroc(scores, np.array(groups, bool))
-    return Asked(figure, diseased_patients + healthy_patients, groups)
-
-
-def write_sheet(
-    file: Path, sets: Sets, found: "Mapping[str, Detections]", threshold: float
-) -> None:
-    """A row an image: before the lesion, with it, its mask, the healthy image, the map.
-
-    The map is grey at the threshold and white at twice of it. Of boxed images nobody knows what
-    came before, so their mask is their boxes and the first picture is the second.
-    """
-    import numpy as np
-    import torch
-
-    from gen.metrics.anomaly_boxes import box_mask
-    from gen.training.pictures import save_grid
-
-    planted, rows = sets.planted, SHEET_ROWS
-    before, after = planted.originals[:rows], planted.lesioned.images[:rows]
-    masks = torch.from_numpy(planted.masks[:rows])
-    answers = [(found["planted"].healthy[:rows], found["planted"].maps[:rows])]
-    if sets.boxed:
-        boxed = sets.boxed.examined.images[:rows]
-        side = boxed.shape[-1]
-        drawn = np.stack([box_mask(each, side).any(0) for each in sets.boxed.boxes[:rows]])
-        before, after = torch.cat([before, boxed]), torch.cat([after, boxed])
-        masks = torch.cat([masks, torch.from_numpy(drawn)])
-        answers.append((found["boxed"].healthy[:rows], found["boxed"].maps[:rows]))
-    healthy, maps = (torch.cat(each) for each in zip(*answers, strict=True))
-    shown = (maps / max(threshold, 1e-9) - 1)[:, None]
-    columns = [before, after, masks[:, None] * 2.0 - 1, healthy, shown]
-    save_grid(torch.stack(columns, 1).flatten(0, 1), file, len(columns))
 
 
 def table_of(figures: dict[str, Any]) -> Table:
@@ -377,7 +242,7 @@ def command(
     ] = 100,
     rate: Annotated[float, typer.Option(help="Share of healthy pixels above the threshold")] = 0.05,
     noise_level: Annotated[float, typer.Option(help="Of AnoDDPM: share of the schedule")] = 0.25,
-    steps: Annotated[int, typer.Option(min=1, help="Of AnoDDPM: for the whole schedule")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Of AnoDDPM: for the whole schedule")] = 25,
     components: Annotated[int, typer.Option(min=1, help="Of PCA")] = 64,
     training_steps: Annotated[int, typer.Option(min=1, help="Of the autoencoder")] = 600,
     seed: Seed = 0,
