@@ -18,7 +18,10 @@ from gen.types import Process
 NUM_ROUNDS = 3
 NUM_STEPS, FROM = 15, 0.6  # of the whole schedule, and the share where painting begins
 QUANTILE = 0.98  # of a picture's own map, where no threshold is known
-TRACE = 1e-3  # of the suspicion, that stays outside what was painted
+# What was painted, to this power, weights the first suspicion, so that what could be painted alike
+# counts less. More weight loses lesions that were painted again.
+CHANGED_POWER = 0.2
+TRACE = 1e-3  # of what was painted, where nothing was
 
 
 def autopaint(
@@ -59,7 +62,7 @@ def autopaint(
         healthy = yield from prior.decode(painted)
     assert first is not None
     changed = yield from departure_map(prior, seen, healthy)
-    found = first * (changed + TRACE).sqrt()
+    found = first * (changed + TRACE) ** CHANGED_POWER
     return Departure(found, repaired(picture, seen, healthy, mask))
 
 
