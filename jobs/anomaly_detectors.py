@@ -3,19 +3,23 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.errors import InvalidInput
 from jobs.bars import Bars
 from jobs.counted import counted
+from jobs.window import windowed
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     import torch
     from torch import Tensor
 
+    from gen.anomaly.calibration import MethodName
     from gen.anomaly.detections import Detections, Detector
     from gen.types import Process
+    from pipelines.anomaly import AnomalyPipeline
     from pipelines.text_to_cxr import TextToCXRPipeline
 
 HEALTHY_PROMPT = "Frontal chest X-ray. Findings: no acute finding."
@@ -63,10 +67,14 @@ def detectors(
         InvalidInput: there is no detector of a name, or the model does not suit.
         ModelRefused: see `gen.store.loading.load_components`.
     """
+    from gen.anomaly.calibration import METHODS
+
+    loaded = cache(lambda: load_anomaly_pipeline(config))  # once for all of its methods
     makers: dict[str, Callable[[], Detector]] = {
         "pca": lambda: principal_components(config, healthy()),
         "autoencoder": lambda: autoencoder(config, healthy(), drawn),
         "anoddpm": lambda: anoddpm(config),
+        **{name: partial(of_pipeline, loaded, name) for name in METHODS},
     }
     unknown = [name for name in config.names if name not in makers]
     if unknown or not config.names:
@@ -133,11 +141,7 @@ def anoddpm(config: DetectorConfig) -> "Detector":
 
     pipeline = TextToCXRPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    if pipeline.default_size != config.image_size:
-        raise InvalidInput(
-            f"image_size is {config.image_size}, but {config.model} makes images of"
-            f" {pipeline.default_size} pixels a side; measure at that size"
-        )
+    _check_size(config, pipeline.default_size)
 
     def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
         networks, rows = counted(
@@ -179,3 +183,50 @@ def noised_and_denoised(
     )
     decoded = yield from pipeline.decode(restored)
     return decoded.mean(1, keepdim=True) * 2 - 1
+
+
+def load_anomaly_pipeline(config: DetectorConfig) -> "AnomalyPipeline":
+    """The model's own methods, as its card calibrates them."""
+    import torch
+
+    from pipelines.anomaly import AnomalyPipeline
+
+    pipeline = AnomalyPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    _check_size(config, pipeline.size)
+    return pipeline
+
+
+def of_pipeline(loaded: "Callable[[], AnomalyPipeline]", method: "MethodName") -> "Detector":
+    """A method of `pipelines.anomaly`: healthy by prompt, its maps cleaned."""
+    import torch
+
+    from gen.anomaly.detections import Detections
+    from gen.engine import Engine
+    from jobs.device import rows_at_once
+
+    pipeline = loaded()
+
+    def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
+        networks, rows = counted(pipeline.networks)
+        engine = Engine(networks, rows_at_once(), pad_rows=False)  # padding would be counted
+        processes = (
+            pipeline.process((image[0].numpy() + 1) / 2, method, HEALTHY_PROMPT, seed)
+            for image, seed in zip(images.float().cpu(), seeds, strict=True)
+        )
+        found = [each.result() for each in windowed(engine, processes, len(images))]
+        return Detections(
+            torch.stack([torch.from_numpy(each.map) for each in found]),
+            torch.stack([torch.from_numpy(each.healthy)[None] for each in found]),
+            rows.total(),
+        )
+
+    return detect
+
+
+def _check_size(config: DetectorConfig, side: int) -> None:
+    if side != config.image_size:
+        raise InvalidInput(
+            f"image_size is {config.image_size}, but {config.model} makes images of {side} pixels"
+            " a side; measure at that size"
+        )

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
 from jobs import (
+    anomaly,
     bench,
     bench_large,
     bench_minority,
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.command)
 app.command("large")(large.command)
+app.add_typer(anomaly.commands, name="anomaly")
 app.add_typer(models.commands, name="models")
 train.commands.command("minority-scores")(minority_scores.command)
 train.commands.command("minority-calibration")(minority_calibration.command)

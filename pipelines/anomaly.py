@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
-from gen.anomaly.autopaint import autopaint
+from gen.anomaly.autopaint import autopaint, first_look
 from gen.anomaly.calibration import (
     CALIBRATE,
     AnomalyCalibration,
@@ -181,27 +181,53 @@ class AnomalyPipeline(DiffusionPipeline):
         return self.calibration.threshold(method, threshold_fpr)
 
     def process(
-        self, square: Map, method: MethodName, prompt: str, seed: int
+        self,
+        square: Map,
+        method: MethodName,
+        prompt: str,
+        seed: int,
+        suspicious: float | None = None,
     ) -> Process[SquareDeparture]:
-        """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine."""
+        """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine.
+
+        `suspicious` is where "autopaint" paints; None takes it from the card.
+        """
+        prior, picture = yield from self.looked_at(square, prompt, seed)
+        found = yield from self.methods(suspicious)[method](prior, picture)
+        raw = found.map[0, 0].float().cpu().numpy()
+        map_ = cleaned(raw, body_mask(square * 2 - 1))
+        return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
+
+    def first_look(self, square: Map, prompt: str, seed: int) -> Process[NDArray[np.float32]]:
+        """What "autopaint" begins with, at the pixels of the body: (N,), at least 0."""
+        prior, picture = yield from self.looked_at(square, prompt, seed)
+        found = yield from first_look(prior, picture)
+        body = body_mask(square * 2 - 1)
+        return found[0, 0].float().cpu().numpy()[body]
+
+    def looked_at(
+        self, square: Map, prompt: str, seed: int
+    ) -> Process[tuple[HealthyPrior, Tensor]]:
+        """What methods are given: the model, and the square as (1, 1, S, S) in [-1, 1]."""
         (generator,) = make_generators([seed])
+        condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
         picture = torch.from_numpy(square)[None, None] * 2 - 1
-
-        def compare() -> Process[SquareDeparture]:
-            condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
-            prior = self.healthy_prior(condition, generator)
-            found = yield from self.methods[method](prior, picture.to(self.device))
-            body = body_mask(square * 2 - 1)
-            raw = found.map[0, 0].float().cpu().numpy()
-            return SquareDeparture(cleaned(raw, body), found.healthy[0, 0].float().cpu().numpy())
-
-        return compare()
+        return self.healthy_prior(condition, generator), picture.to(self.device)
 
     @property
-    def methods(self) -> dict[MethodName, Method]:
-        """By name, as this model is calibrated."""
+    def suspicious(self) -> float | None:
+        """Where "autopaint" paints, by the card; None if it does not say."""
         points = self.calibration.methods if self.calibration else {}
-        suspicious = points["autopaint"].suspicious if "autopaint" in points else None
+        return points["autopaint"].suspicious if "autopaint" in points else None
+
+    @cached_property
+    def weight_sha256(self) -> str:
+        """Hash over all weight files of the model that was loaded, read once."""
+        return resolve(self.config._name_or_path).weight_sha256
+
+    def methods(self, suspicious: float | None = None) -> dict[MethodName, Method]:
+        """By name; `suspicious` as `process` takes it."""
+        suspicious = self.suspicious if suspicious is None else suspicious
 
         def paint(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
             return (yield from autopaint(prior, picture, suspicious))

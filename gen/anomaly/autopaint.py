@@ -46,11 +46,10 @@ def autopaint(
     mask = torch.zeros_like(latents[:, :1])
     first: Tensor | None = None
     for _ in range(num_rounds):
-        expected = yield from prior.decode((yield from expectation(prior, painted)))
-        suspicion = yield from departure_map(prior, healthy, expected)
-        first = suspicion if first is None else first
+        found = yield from suspicion(prior, painted, healthy)
+        first = found if first is None else first
         limit = first.quantile(QUANTILE) if suspicious is None else suspicious
-        grown = torch.maximum(mask, to_cells(suspicion > limit, factor))
+        grown = torch.maximum(mask, to_cells(found > limit, factor))
         if bool((grown == mask).all()):
             break
         mask = grown
@@ -64,6 +63,19 @@ def autopaint(
     changed = yield from departure_map(prior, seen, healthy)
     found = first * (changed + TRACE) ** CHANGED_POWER
     return Departure(found, repaired(picture, seen, healthy, mask))
+
+
+def first_look(prior: HealthyPrior, picture: Tensor) -> Process[Tensor]:
+    """The suspicion (1, 1, S, S) that `autopaint` begins with, of a picture (1, 1, S, S)."""
+    latents = yield from prior.encode(picture)
+    seen = yield from prior.decode(latents)
+    return (yield from suspicion(prior, latents, seen))
+
+
+def suspicion(prior: HealthyPrior, latents: Tensor, seen: Tensor) -> Process[Tensor]:
+    """How far latents (1, C, h, w), decoded as `seen`, are from what a single step expects."""
+    expected = yield from prior.decode((yield from expectation(prior, latents)))
+    return (yield from departure_map(prior, seen, expected))
 
 
 def repaired(picture: Tensor, seen: Tensor, healthy: Tensor, mask: Tensor) -> Tensor:
