@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
 from gen.anomaly.autopaint import autopaint, first_look
+from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
     CALIBRATE,
     AnomalyCalibration,
@@ -27,7 +28,6 @@ from gen.anomaly.calibration import (
 )
 from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
 from gen.anomaly.patchwise import patchwise
-from gen.anomaly.planted import body_mask
 from gen.anomaly.regions import Map, Region, cleaned, mask_over, picture_score, regions
 from gen.anomaly.single_step import single_step
 from gen.anomaly.thor import thor
@@ -72,7 +72,6 @@ class AnomalyPipeline(DiffusionPipeline):
         self.register_modules(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
         )
-        self.text_to_image = TextToCXRPipeline(vae, text_encoder, tokenizer, unet, scheduler)
 
     @classmethod
     def from_pretrained(
@@ -94,11 +93,22 @@ class AnomalyPipeline(DiffusionPipeline):
         pipeline.register_to_config(_name_or_path=str(model_id))
         return pipeline
 
+    @property
+    def text_to_image(self) -> TextToCXRPipeline:
+        """The model as it draws; its networks are this pipeline's."""
+        return TextToCXRPipeline(**self.components)
+
     @cached_property
     def calibration(self) -> AnomalyCalibration | None:
-        """Of the model's card; None if it says nothing of anomalies."""
-        card = read_card(resolve(self.config._name_or_path).path)
+        """Of the model's card; None if there is none, or it says nothing of anomalies."""
+        card = None if self.model_id is None else read_card(resolve(self.model_id).path)
         return None if card is None else calibration_in(card.calibration)
+
+    @property
+    def model_id(self) -> str | None:
+        """What the model was loaded by; None if it was put together from components."""
+        loaded: str | None = self.config.get("_name_or_path")
+        return loaded
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -156,7 +166,8 @@ class AnomalyPipeline(DiffusionPipeline):
             engine.submit(self.process(square.to_model(each), name, prompt, seed))
             for each, square, seed in zip(pictures, squares, seeds, strict=True)
         ]
-        while engine.step():
+        while engine.num_live:
+            engine.step()
             report(sum(ticket.done() for ticket in tickets), len(tickets))
         return [
             on_source(each, square, ticket.result(), limit)
@@ -175,7 +186,7 @@ class AnomalyPipeline(DiffusionPipeline):
             return threshold
         if self.calibration is None:
             raise InvalidInput(
-                f"threshold_fpr is {threshold_fpr}, but model {self.config._name_or_path!r} is not"
+                f"threshold_fpr is {threshold_fpr}, but model {self.model_id!r} is not"
                 f" calibrated on healthy pictures; run {CALIBRATE} on it, or give a threshold"
             )
         return self.calibration.threshold(method, threshold_fpr)

@@ -3,6 +3,7 @@
 healthy_prior.py  what methods ask of a model, and what they answer
 residuals.py      how unlike two pictures are at each pixel
 autopaint.py, patchwise.py, autoddpm.py, thor.py, single_step.py  the methods
+body.py           where a picture shows the body
 regions.py        from a map to regions, boxes and a score
 calibration.py    thresholds from healthy pictures
 

@@ -16,7 +16,6 @@ from gen.ddim import StochasticDDIMScheduler
 from gen.inpainting import repaint, to_cells
 from gen.types import Process
 
-NUM_STEPS = 1000  # as published: each of the training schedule
 RECONSTRUCT_FROM, RESAMPLE_FROM = 0.2, 0.05
 NUM_RESAMPLES = 5
 QUANTILE = 0.95
@@ -26,21 +25,22 @@ def autoddpm(
     prior: HealthyPrior,
     picture: Tensor,
     threshold: float | None = None,
-    num_inference_steps: int = NUM_STEPS,
+    num_inference_steps: int | None = None,
 ) -> Process[Departure]:
-    """The published algorithm on latents, with 200 and 5 times 50 network calls.
+    """The published algorithm on latents, with 201 and 5 times 50 + 1 network calls.
 
     Args:
         prior: see there.
         picture: (1, 1, S, S) in [-1, 1].
         threshold: of the likelihood map, from healthy pictures; None is `QUANTILE` of its own.
-        num_inference_steps: of the whole schedule.
+        num_inference_steps: of the whole schedule; None is each that it has, as published.
     """
+    num_steps = num_inference_steps or len(prior.noising)
     sampler = StochasticDDIMScheduler.from_config(prior.scheduler.config)
     latents = yield from prior.encode(picture)
     rough = yield from partial_noise(
         latents,
-        prior.steps(num_inference_steps, sampler),
+        prior.steps(num_steps, sampler),
         prior.predict,
         [prior.generator],
         RECONSTRUCT_FROM,
@@ -51,7 +51,7 @@ def autoddpm(
     limit = likelihood.quantile(QUANTILE) if threshold is None else threshold
     mask = F.max_pool2d((likelihood > limit).float(), 3, 1, 1)
     factor = picture.shape[-1] // latents.shape[-1]
-    steps = prior.steps(num_inference_steps, sampler)
+    steps = prior.steps(num_steps, sampler)
     stitched = yield from repaint(
         latents,
         to_cells(mask, factor),

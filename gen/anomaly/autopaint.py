@@ -61,8 +61,8 @@ def autopaint(
         healthy = yield from prior.decode(painted)
     assert first is not None
     changed = yield from departure_map(prior, seen, healthy)
-    found = first * (changed + TRACE) ** CHANGED_POWER
-    return Departure(found, repaired(picture, seen, healthy, mask))
+    weighed = first * (changed + TRACE) ** CHANGED_POWER
+    return Departure(weighed, repaired(picture, seen, healthy, mask))
 
 
 def first_look(prior: HealthyPrior, picture: Tensor) -> Process[Tensor]:

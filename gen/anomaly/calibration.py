@@ -3,6 +3,7 @@
 A threshold that a sick picture has had a part in would promise what it cannot keep elsewhere.
 """
 
+import decimal
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -22,14 +23,14 @@ SUSPICIOUS = 0.02  # share of healthy pixels that a second look may be taken at
 class OperatingPoints(BaseModel):
     """Of one method: thresholds of its cleaned maps, each with its share of false alarms.
 
-    `pictures` are of healthy pictures in which anything is marked, `pixels` of all their pixels.
-    `suspicious` is where `autopaint` paints. All rest on `num_images` healthy pictures.
+    `pictures` are of healthy pictures in which anything is marked, `pixels` of the pixels of their
+    bodies. `suspicious` is where `autopaint` paints. All rest on `num_images` healthy pictures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     num_images: int = Field(ge=1)
     suspicious: float | None = None
-    pictures: dict[str, float]
+    pictures: dict[str, float] = Field(min_length=1)
     pixels: dict[str, float]
 
 
@@ -67,12 +68,12 @@ class AnomalyCalibration(BaseModel):
 
 
 def operating_points(maps: Sequence[Map], suspicious: float | None = None) -> OperatingPoints:
-    """Thresholds from the cleaned maps (S, S) of healthy pictures.
+    """Thresholds from the cleaned maps (S, S) of healthy pictures, which are 0 beside the bodies.
 
     Rates that the number of pictures cannot tell, below one picture, are left out.
 
     Raises:
-        InvalidInput: there are fewer than two pictures.
+        InvalidInput: there are fewer than two pictures, or they show nothing.
     """
     if len(maps) < 2:
         raise InvalidInput(
@@ -80,6 +81,8 @@ def operating_points(maps: Sequence[Map], suspicious: float | None = None) -> Op
         )
     highest = np.array([lowest_unmarked(each) for each in maps])
     pixels = np.concatenate([each[each > 0] for each in maps])
+    if not len(pixels):
+        raise InvalidInput("the maps are 0 everywhere, but must tell a body; give chest X-rays")
     rates = [rate for rate in RATES if rate * len(maps) >= 1]
     return OperatingPoints(
         num_images=len(maps),
@@ -90,8 +93,9 @@ def operating_points(maps: Sequence[Map], suspicious: float | None = None) -> Op
 
 
 def _quantile(values: Any, share: float) -> float:
-    """From above: at most that share of the values lies over it; five digits are kept."""
-    return float(f"{np.quantile(values, share, method='higher'):.5g}")
+    """From above, in five digits: of the values, at most 1 - `share` lie over it."""
+    upwards = decimal.Context(prec=5, rounding=decimal.ROUND_CEILING)
+    return float(upwards.create_decimal(float(np.quantile(values, share, method="higher"))))
 
 
 def calibration_in(kept: Mapping[str, Any]) -> AnomalyCalibration | None:
