@@ -150,7 +150,8 @@ def read_square(item: "Item", pictures: Pictures) -> "NDArray[np.float32] | None
 
     try:
         pixels = read_image(item.file).pixels
-        square = ModelSquare(*pixels.shape, pictures.side, orig_size=item.orig_size)
+        height, width = pixels.shape
+        square = ModelSquare(height, width, pictures.side, orig_size=item.orig_size)
         return square.to_model(pixels)
     except MedphantomError:
         pictures.leave_out(item, "cannot be read")

@@ -15,6 +15,7 @@ from gen.errors import MedphantomError
 from jobs import (
     anomaly,
     bench,
+    bench_anomaly,
     bench_large,
     bench_minority,
     evaluate,
@@ -64,6 +65,7 @@ train.commands.command("minority-calibration")(minority_calibration.command)
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
+bench.commands.command("anomaly")(bench_anomaly.command)
 bench.commands.command("large")(bench_large.command)
 bench.commands.command("minority")(bench_minority.command)
 app.add_typer(bench.commands, name="bench")
