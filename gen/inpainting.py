@@ -133,16 +133,21 @@ def noise_again(
 
 
 def shown(predict: Predict, known: Tensor, mask: Tensor) -> Predict:
-    """The predictor of a network with channels for what is kept: latents, mask, kept latents.
-
-    The layout is that of Stable Diffusion's inpainting models.
-    """
-    context = torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
+    """The predictor of a network with channels for what is kept: latents, then `context_of`."""
+    context = context_of(known, mask)
 
     def with_context(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
         return (yield from predict(torch.cat([latents, context.to(latents)], 1), timestep))
 
     return with_context
+
+
+def context_of(known: Tensor, mask: Tensor) -> Tensor:
+    """What such a network is shown beside noisy latents (N, C, h, w): (N, 1 + C, h, w).
+
+    The mask and the kept latents, 0 where it paints, as Stable Diffusion's inpainting models.
+    """
+    return torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
 
 
 def to_cells(mask: Tensor, factor: int, dilation: int = 0) -> Tensor:
