@@ -6,6 +6,7 @@ model as it was. It sees healthy images only, so that whatever it paints is heal
 """
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def train_inpainting(config: InpaintingConfig, report: Report) -> Path:
     size = int(networks.unet.config.sample_size) * vae_factor(networks.vae)
     data = read_chest_xrays(config.data, "train", size, healthy=True)
     held_out = read_chest_xrays(config.data, "val", size, healthy=True)
-    held_out = held_out.every(max(1, len(held_out) // NUM_PREVIEWS))
+    held_out = held_out.every(math.ceil(len(held_out) / NUM_PREVIEWS))
     widen(networks.unet)
     for module in (networks.vae, networks.unet, networks.text_encoder):
         module.to(device).requires_grad_(module is networks.unet)

@@ -50,12 +50,9 @@ def draw_masks(
 def rectangle(height: int, width: int, generator: torch.Generator) -> Tensor:
     """Of sides from one cell to all of them, anywhere within."""
     mask = torch.zeros(height, width)
-    sides = (_between((1, side + 1), generator) for side in (height, width))
-    rows, columns = (
-        slice(start := _between((0, whole - side + 1), generator), start + side)
-        for side, whole in zip(sides, (height, width), strict=True)
-    )
-    mask[rows, columns] = 1
+    top, bottom = _span(height, generator)
+    left, right = _span(width, generator)
+    mask[top:bottom, left:right] = 1
     return mask
 
 
@@ -79,6 +76,12 @@ def grid(height: int, width: int, generator: torch.Generator) -> Tensor:
 def everything(height: int, width: int, generator: torch.Generator) -> Tensor:
     """All cells."""
     return torch.ones(height, width)
+
+
+def _span(whole: int, generator: torch.Generator) -> tuple[int, int]:
+    length = _between((1, whole + 1), generator)
+    start = _between((0, whole - length + 1), generator)
+    return start, start + length
 
 
 def _between(bounds: tuple[int, int], generator: torch.Generator) -> int:

@@ -61,6 +61,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, change: str, messag
         ("autoencoder", "cxr-mini-autoencoder"),
         ("autoencoder", "cxr-mini-decoder"),
         ("text-to-image", "cxr-mini"),
+        ("inpainting", "cxr-mini-inpainting"),
         ("ssl-encoder", "cxr-encoder-mini"),
         ("finding-classifier", "cxr-classifier-mini"),
     ],
