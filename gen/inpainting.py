@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gen.denoising import denoise, draw_noise
+from gen.denoising import check_generators, denoise, draw_noise
 from gen.errors import InvalidInput
 from gen.noising import Noising
 from gen.types import Predict, Process, Scheduler
@@ -41,9 +41,12 @@ def blended_latents(
             under the mask, more keeps some of it.
 
     Raises:
-        InvalidInput: the mask does not fit.
+        InvalidInput: an argument breaks a rule.
     """
-    check_mask(known, mask)
+    check_inputs(known, mask, scheduler, generator, skip)
+    if hasattr(scheduler, "set_begin_index"):
+        # else its noise is that of a timestep, and of fine steps several are rounded to one
+        scheduler.set_begin_index(skip)
     noise = draw_noise(known.shape[1:], generator).to(known)
     start = scheduler.add_noise(known, noise, scheduler.timesteps[skip : skip + 1])
     if skip == 0:  # the last level of a schedule is not pure noise, but models start from that
@@ -96,7 +99,7 @@ def repaint(
     Raises:
         InvalidInput: an argument breaks a rule.
     """
-    check_mask(known, mask)
+    check_inputs(known, mask, scheduler, generator, skip)
     if num_resamples < 1:
         raise InvalidInput(f"num_resamples is {num_resamples}, but must be at least 1; try 5")
     noising = Noising(scheduler)
@@ -136,16 +139,22 @@ def noise_again(
 
 
 def shown(predict: Predict, known: Tensor, mask: Tensor) -> Predict:
-    """The predictor of a network with channels for what is kept: latents, mask, kept latents.
-
-    The layout is that of Stable Diffusion's inpainting models.
-    """
-    context = torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
+    """The predictor of a network with channels for what is kept: latents, then `context_of`."""
+    check_mask(known, mask)
+    context = context_of(known, mask)
 
     def with_context(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
         return (yield from predict(torch.cat([latents, context.to(latents)], 1), timestep))
 
     return with_context
+
+
+def context_of(known: Tensor, mask: Tensor) -> Tensor:
+    """What such a network is shown beside noisy latents (N, C, h, w): (N, 1 + C, h, w).
+
+    The mask and the kept latents, 0 where it paints, as Stable Diffusion's inpainting models.
+    """
+    return torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
 
 
 def to_cells(mask: Tensor, factor: int, dilation: int = 0) -> Tensor:
@@ -155,17 +164,46 @@ def to_cells(mask: Tensor, factor: int, dilation: int = 0) -> Tensor:
         mask: 1 or True where pixels are painted.
         factor: pixels a cell.
         dilation: cells that the mask grows by on each side.
+
+    Raises:
+        InvalidInput: the image does not consist of whole cells.
     """
+    if mask.shape[2] % factor or mask.shape[3] % factor:
+        raise InvalidInput(
+            f"mask has the shape {tuple(mask.shape)}, but its sides must be multiples of {factor};"
+            " fit image and mask to such a size"
+        )
     cells = torch.nn.functional.max_pool2d(mask.float(), factor)
     if dilation:
         cells = torch.nn.functional.max_pool2d(cells, 2 * dilation + 1, 1, dilation)
     return cells
 
 
+def check_inputs(
+    known: Tensor,
+    mask: Tensor,
+    scheduler: Scheduler,
+    generator: Sequence[torch.Generator],
+    skip: int,
+) -> None:
+    """Raise InvalidInput if what the processes here are given breaks a rule."""
+    check_mask(known, mask)
+    check_generators(generator, len(known))
+    if not 0 <= skip < len(scheduler.timesteps):
+        raise InvalidInput(
+            f"skip is {skip}, but must leave one of {len(scheduler.timesteps)} steps; try 0"
+        )
+
+
 def check_mask(known: Any, mask: Tensor) -> None:
-    """Raise InvalidInput unless a mask is (N, 1, h, w) for latents (N, C, h, w)."""
+    """Raise InvalidInput unless a mask is (N, 1, h, w) of 0 and 1 for latents (N, C, h, w)."""
     if known.ndim != 4 or mask.shape != (len(known), 1, *known.shape[2:]):
         raise InvalidInput(
             f"mask has the shape {tuple(mask.shape)}, but must be (N, 1, h, w) for latents of"
             f" {tuple(known.shape)}; see gen.inpainting.to_cells"
+        )
+    if bool(((mask != 0) & (mask != 1)).any()):
+        raise InvalidInput(
+            f"mask holds values from {mask.min()} to {mask.max()}, but must be 1 where latents are"
+            " painted and 0 where they are kept; cut it at a threshold"
         )

@@ -132,7 +132,7 @@ def score_batch(
 
     from gen.denoising import make_generators
     from gen.engine import run
-    from gen.training.text_to_image import encode_images
+    from gen.training.captioned import encode_images
     from pipelines.rarity import score_latents
 
     pixels = torch.stack([each.pixels for each in batch])

@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler
 from typer.testing import CliRunner
 
 from gen.data.collection import read_collection
-from gen.training.text_to_image import encode_images
+from gen.training.captioned import encode_images
 from jobs import minority_scores
 from jobs.bars import bars
 from jobs.cli import app
