@@ -143,7 +143,6 @@ class Mapper:
     def record(self, scan: Scan) -> "Record":
         """Where the results of a scan come from."""
         from gen.data.provenance import Record
-        from pipelines.anomaly import NUM_INFERENCE_STEPS
 
         settings: dict[str, Any] = self.settings
         apart = ("model", "weight_sha256", "prompt", "seed")
@@ -155,7 +154,7 @@ class Mapper:
             prompt=settings["prompt"],
             seed=settings["seed"],
             scheduler=type(self.pipeline.scheduler).__name__,
-            num_inference_steps=NUM_INFERENCE_STEPS[self.config.method],
+            num_inference_steps=self.pipeline.num_inference_steps[self.config.method],
             guidance_scale=1.0,
             height=height,
             width=width,

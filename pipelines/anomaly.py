@@ -16,7 +16,6 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.anomaly.autoddpm import NUM_STEPS as AUTODDPM_STEPS
 from gen.anomaly.autoddpm import autoddpm
 from gen.anomaly.autopaint import NUM_STEPS as AUTOPAINT_STEPS
 from gen.anomaly.autopaint import autopaint, first_look
@@ -33,7 +32,6 @@ from gen.anomaly.patchwise import NUM_STEPS as PATCHWISE_STEPS
 from gen.anomaly.patchwise import patchwise
 from gen.anomaly.regions import Map, Region, cleaned, mask_over, picture_score, regions
 from gen.anomaly.single_step import single_step
-from gen.anomaly.thor import NUM_STEPS as THOR_STEPS
 from gen.anomaly.thor import thor
 from gen.data.model_square import ModelSquare
 from gen.denoising import make_generators
@@ -52,14 +50,6 @@ PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
 ENCODER = "cxr-encoder-mini"
 ROWS = 32  # of a forward
-# of the whole schedule, of which each takes its part
-NUM_INFERENCE_STEPS: dict[MethodName, int] = {
-    "autopaint": AUTOPAINT_STEPS,
-    "autoddpm": AUTODDPM_STEPS,
-    "thor": THOR_STEPS,
-    "patchwise": PATCHWISE_STEPS,
-    "single_step": 1,
-}
 
 
 @dataclass(frozen=True)
