@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
-from gen.anomaly.autopaint import NUM_STEPS as AUTOPAINT_STEPS
 from gen.anomaly.autopaint import autopaint, first_look
 from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
@@ -28,7 +27,6 @@ from gen.anomaly.calibration import (
     check_anomaly_method,
 )
 from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
-from gen.anomaly.patchwise import NUM_STEPS as PATCHWISE_STEPS
 from gen.anomaly.patchwise import patchwise
 from gen.anomaly.regions import Map, Region, cleaned, mask_over, picture_score, regions
 from gen.anomaly.single_step import single_step
