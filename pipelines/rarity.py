@@ -54,18 +54,16 @@ def score_latents(
     )
 
 
-def distance_of(
-    kind: DistanceKind, pipeline: "TextToCXRPipeline", needs_grad: bool = False
-) -> Distance:
-    """Of latents, of their pixels, or of the embeddings of these; differentiated on demand."""
+def distance_of(kind: DistanceKind, pipeline: "TextToCXRPipeline") -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these; recorded if the latents are."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
-        return (yield from pipeline.decode(latents, needs_grad)) * 2 - 1
+        return (yield from pipeline.decode(latents, latents.requires_grad)) * 2 - 1
 
     kinds: dict[DistanceKind, Callable[[], Distance]] = {
         "latent": lambda: squared_error,
         "pixel": lambda: pixel_distance(decode),
-        "encoder": lambda: encoder_distance(decode, "embedder", needs_grad),
+        "encoder": lambda: encoder_distance(decode, "embedder"),
     }
     return kinds[kind]()
 
