@@ -57,6 +57,15 @@ class StochasticDDIMScheduler(DDIMScheduler):
         before = self.alphas_cumprod[prev_timestep] if earlier else self.final_alpha_cumprod
         return self.betas[timestep] * (1 - before) / (1 - self.alphas_cumprod[timestep])
 
-    def step(self, model_output: Tensor, timestep: int, sample: Tensor, **options: Any) -> Any:
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int,
+        sample: Tensor,
+        *,
+        generator: Any = None,  # by its name `gen.denoising.denoise` knows that noise is added
+        **options: Any,
+    ) -> Any:
         """As DDIMScheduler's, with the eta of the config."""
-        return super().step(model_output, timestep, sample, **{"eta": self.config.eta, **options})
+        options = {"eta": self.config.eta, "generator": generator, **options}
+        return super().step(model_output, timestep, sample, **options)

@@ -48,7 +48,7 @@ def thor(
             healthy = yield from prior.decode(clean)
             features = yield from prior.feature_distance(seen, healthy)
             maps.append(anomaly(absolute_residual(seen, healthy) * features))
-            share = F.adaptive_avg_pool2d(maps[-1], latents.shape[-1])
+            share = F.adaptive_avg_pool2d(maps[-1], latents.shape[-1]).to(latents)
             mixed = share * clean + (1 - share) * latents
             # the same noise again, which keeps what was agreed on
             noisy = noising.add(mixed, noise, torch.tensor(float(timestep)))

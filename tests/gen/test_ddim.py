@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
 
 from gen.ddim import StochasticDDIMScheduler
-from gen.denoising import fresh_scheduler
+from gen.denoising import denoise, fresh_scheduler, make_generators
+from gen.engine import run
+from gen.types import ModelCall, Process
 
 BETAS = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2
 ABAR = (1 - BETAS).cumprod(0)
@@ -55,6 +58,22 @@ def test_a_step_is_the_papers_formula(legacy: bool) -> None:
         + math.sqrt(variance) * noise
     )
     assert torch.allclose(made, expected, atol=1e-4)
+
+
+def test_a_seed_makes_the_noise_of_all_steps() -> None:
+    """Loops pass generators to those schedulers alone whose `step` names them."""
+
+    def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        return (yield ModelCall("unet", (latents,)))
+
+    def made(seed: int) -> Tensor:
+        scheduler = fresh_scheduler(StochasticDDIMScheduler(), 5)
+        latents = torch.ones(1, 1, 4, 4)
+        process = denoise(latents, scheduler, predict, make_generators([seed]))
+        return run(process, {"unet": lambda rows: 0.1 * rows})
+
+    assert torch.equal(made(1), made(1))
+    assert not torch.allclose(made(1), made(2), atol=0.01)
 
 
 def test_without_eta_it_is_the_deterministic_one() -> None:
