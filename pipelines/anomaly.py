@@ -37,6 +37,7 @@ from gen.encoders.encoder import Encoder
 from gen.encoders.loading import load_encoder
 from gen.engine import Engine
 from gen.errors import InvalidInput
+from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.types import Component, ModelCall, Process
@@ -48,6 +49,9 @@ PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
 ENCODER = "cxr-encoder-mini"
 ROWS = 32  # of a forward
+
+OnEstimate = Callable[[Tensor], None]
+"""Told, after each call of the U-Net, what it takes the first of its rows for (1, c, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class AnomalyPipeline(DiffusionPipeline):
         self.text_to_image = TextToCXRPipeline(vae, text_encoder, tokenizer, unet, scheduler)
 
     @classmethod
+    def over(cls, drawn: TextToCXRPipeline) -> Self:
+        """By a model that is loaded already; it and its networks are shared."""
+        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
+        pipeline.text_to_image = drawn
+        pipeline.register_to_config(_name_or_path=drawn.config._name_or_path)
+        return pipeline
+
+    @classmethod
     def from_pretrained(
         cls,
         model_id: str | Path,
@@ -87,12 +99,11 @@ class AnomalyPipeline(DiffusionPipeline):
         Raises:
             ModelRefused: see `gen.store.loading.load_components`.
         """
-        drawn = TextToCXRPipeline.from_pretrained(
-            model_id, torch_dtype=torch_dtype, allow_download=allow_download
+        return cls.over(
+            TextToCXRPipeline.from_pretrained(
+                model_id, torch_dtype=torch_dtype, allow_download=allow_download
+            )
         )
-        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
-        pipeline.register_to_config(_name_or_path=str(model_id))
-        return pipeline
 
     @cached_property
     def calibration(self) -> AnomalyCalibration | None:
@@ -181,7 +192,12 @@ class AnomalyPipeline(DiffusionPipeline):
         return self.calibration.threshold(method, threshold_fpr)
 
     def process(
-        self, square: Map, method: MethodName, prompt: str, seed: int
+        self,
+        square: Map,
+        method: MethodName,
+        prompt: str,
+        seed: int,
+        on_estimate: OnEstimate | None = None,
     ) -> Process[SquareDeparture]:
         """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine."""
         (generator,) = make_generators([seed])
@@ -189,7 +205,7 @@ class AnomalyPipeline(DiffusionPipeline):
 
         def compare() -> Process[SquareDeparture]:
             condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
-            prior = self.healthy_prior(condition, generator)
+            prior = self.healthy_prior(condition, generator, on_estimate)
             found = yield from self.methods[method](prior, picture.to(self.device))
             body = body_mask(square * 2 - 1)
             raw = found.map[0, 0].float().cpu().numpy()
@@ -214,13 +230,22 @@ class AnomalyPipeline(DiffusionPipeline):
             "single_step": single_step,
         }
 
-    def healthy_prior(self, condition: Tensor, generator: torch.Generator) -> HealthyPrior:
+    def healthy_prior(
+        self,
+        condition: Tensor,
+        generator: torch.Generator,
+        on_estimate: OnEstimate | None = None,
+    ) -> HealthyPrior:
         """The model under a condition (1, L, D)."""
         drawn, factor = self.text_to_image, self.vae.config.scaling_factor
+        noising = Noising(self.scheduler)
 
         def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
             rows = condition.expand(len(latents), -1, -1)
-            return (yield from drawn.predict(latents, timestep, rows))
+            output = yield from drawn.predict(latents, timestep, rows)
+            if on_estimate is not None:
+                on_estimate(noising.clean(latents[:1], output[:1], torch.as_tensor(timestep)))
+            return output
 
         def encode(pictures: Tensor) -> Process[Tensor]:
             pictures = pictures.to(self.vae.dtype).expand(-1, self.vae.config.in_channels, -1, -1)
