@@ -244,7 +244,7 @@ class AnomalyPipeline(DiffusionPipeline):
             rows = condition.expand(len(latents), -1, -1)
             output = yield from drawn.predict(latents, timestep, rows)
             if on_estimate is not None:
-                on_estimate(noising.clean(latents[:1], output[:1], torch.as_tensor(timestep)))
+                on_estimate(noising.clean(latents[:1], output[:1], timestep.reshape(-1)[:1]))
             return output
 
         def encode(pictures: Tensor) -> Process[Tensor]:

@@ -90,12 +90,18 @@ class Radiograph(Upload):
 
     def check(self) -> None:
         """Raise UnsafeFile unless the file may be decoded, by its header."""
+        from gen.data.dicom_header import parse_dicom, quiet
+        from gen.data.dicom_pixels import check_pixels
         from gen.data.images import stored_size
 
-        if not (self.is_dicom or self.data.startswith((PNG_START, JPEG_START))):
+        if self.is_dicom:
+            with boundary("the picture"), quiet():
+                check_pixels("the picture", parse_dicom("the picture", self.data), self.limits)
+        elif self.data.startswith((PNG_START, JPEG_START)):
+            height, width = stored_size(self.data, self.limits)
+            self.limits.check_shape("the picture", width, height)
+        else:
             raise UnsafeFile("the picture is no PNG, JPEG or DICOM; convert it to PNG")
-        height, width = stored_size(self.data, self.limits)
-        self.limits.check_shape("the picture", width, height)
 
     def grey(self) -> "MedicalImage":
         """As it should be looked at. Raises UnsafeFile."""

@@ -172,7 +172,8 @@ export class Viewer {
     try {
       await this.card.refresh();
       this.#show(this.index);
-      if (!this.#ending) link.click();
+      const links = [...this.dialog.querySelectorAll("a[download]")]; // those of files are new ones
+      if (!this.#ending) links.find(({ download }) => download === link.download)?.click();
     } catch (error) {
       this.said.textContent = error.message;
     }
