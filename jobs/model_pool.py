@@ -23,6 +23,7 @@ class LoadedModel:
     networks: dict[str, Component]  # one object, so that its calls share forwards
     num_bytes: int
     users: int
+    tasks: set[str]  # whose networks are among these
 
 
 class ModelPool:
@@ -49,6 +50,7 @@ class ModelPool:
         self._models: OrderedDict[ModelKey, LoadedModel] = OrderedDict()  # last used last
         self._lock = threading.Lock()  # of the table
         self._loading = threading.Lock()  # one at a time: two would need the memory of both
+        self._adding = threading.Lock()  # of networks to a loaded model
 
     def acquire(self, task: Task, model: str) -> LoadedModel:
         """A model that stays loaded until `release`; loading it may take long.
@@ -62,12 +64,13 @@ class ModelPool:
             raise InvalidInput(f"model is {model!r}, but must be one of {', '.join(self.allowed)}")
         key = (task.pipeline_name, model)
         if (found := self._found(key)) is not None:
-            return found
+            return self._with_networks(task, found)
         with self._loading:
             if (found := self._found(key)) is not None:
-                return found
+                return self._with_networks(task, found)
             pipeline = task.load(model, self.device, self.dtype)
-            loaded = LoadedModel(pipeline, task.networks(pipeline), _num_bytes(pipeline), users=1)
+            networks = task.networks(pipeline)
+            loaded = LoadedModel(pipeline, networks, _num_bytes(pipeline), 1, {task.name})
             self._make_room(model, loaded.num_bytes)
             with self._lock:
                 self._models[key] = loaded
@@ -93,6 +96,20 @@ class ModelPool:
                 loaded.users += 1
                 self._models.move_to_end(key)
             return loaded
+
+    def _with_networks(self, task: Task, loaded: LoadedModel) -> LoadedModel:
+        """What another task of the pipeline calls may be more than what the first one did."""
+        if task.name in loaded.tasks:
+            return loaded
+        try:
+            with self._adding:
+                for name, network in task.networks(loaded.pipeline).items():
+                    loaded.networks.setdefault(name, network)
+                loaded.tasks.add(task.name)
+        except Exception:
+            self.release(loaded)
+            raise
+        return loaded
 
     def _make_room(self, model: str, num_bytes: int) -> None:
         """Drop idle models, the least recently used first, but none in vain."""

@@ -18,7 +18,13 @@ import fsspec
 from gen.data.atomic import atomic_file
 from gen.errors import InvalidInput, MedphantomError
 
-SUFFIXES = {"image/png": "png", "application/dicom": "dcm", "image/tiff": "ome.tif"}
+BUNDLE = "application/zip"  # of several files, see `gen.data.bundle`
+SUFFIXES = {
+    "image/png": "png",
+    "application/dicom": "dcm",
+    "image/tiff": "ome.tif",
+    BUNDLE: "zip",
+}
 UPLOADS = ".uploads"  # no job's id has a dot
 
 

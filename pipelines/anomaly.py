@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
+from gen.anomaly.autopaint import NUM_STEPS as AUTOPAINT_STEPS
 from gen.anomaly.autopaint import autopaint, first_look
 from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
@@ -27,6 +28,7 @@ from gen.anomaly.calibration import (
     check_anomaly_method,
 )
 from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
+from gen.anomaly.patchwise import NUM_STEPS as PATCHWISE_STEPS
 from gen.anomaly.patchwise import patchwise
 from gen.anomaly.regions import Map, Region, cleaned, mask_over, picture_score, regions
 from gen.anomaly.single_step import single_step
@@ -37,6 +39,7 @@ from gen.encoders.encoder import Encoder
 from gen.encoders.loading import load_encoder
 from gen.engine import Engine
 from gen.errors import InvalidInput
+from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.types import Component, ModelCall, Process
@@ -48,6 +51,9 @@ PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
 ENCODER = "cxr-encoder-mini"
 ROWS = 32  # of a forward
+
+OnEstimate = Callable[[Tensor], None]
+"""Told, after each call of the U-Net, what it takes the first of its rows for (1, c, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,13 @@ class AnomalyPipeline(DiffusionPipeline):
         )
 
     @classmethod
+    def over(cls, drawn: TextToCXRPipeline) -> Self:
+        """By a model that is loaded already; it and its networks are shared."""
+        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
+        pipeline.register_to_config(_name_or_path=drawn.config._name_or_path)
+        return pipeline
+
+    @classmethod
     def from_pretrained(
         cls,
         model_id: str | Path,
@@ -86,12 +99,11 @@ class AnomalyPipeline(DiffusionPipeline):
         Raises:
             ModelRefused: see `gen.store.loading.load_components`.
         """
-        drawn = TextToCXRPipeline.from_pretrained(
-            model_id, torch_dtype=torch_dtype, allow_download=allow_download
+        return cls.over(
+            TextToCXRPipeline.from_pretrained(
+                model_id, torch_dtype=torch_dtype, allow_download=allow_download
+            )
         )
-        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
-        pipeline.register_to_config(_name_or_path=str(model_id))
-        return pipeline
 
     @property
     def text_to_image(self) -> TextToCXRPipeline:
@@ -198,12 +210,14 @@ class AnomalyPipeline(DiffusionPipeline):
         prompt: str,
         seed: int,
         suspicious: float | None = None,
+        on_estimate: OnEstimate | None = None,
     ) -> Process[SquareDeparture]:
         """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine.
 
-        `suspicious` is where "autopaint" paints; None takes it from the card.
+        `suspicious` is where "autopaint" paints; None takes it from the card. `on_estimate` is told
+        of what each call of the network takes the latents (1, C, h, w) for.
         """
-        prior, picture = yield from self.looked_at(square, prompt, seed)
+        prior, picture = yield from self.looked_at(square, prompt, seed, on_estimate)
         found = yield from self.methods(suspicious)[method](prior, picture)
         raw = found.map[0, 0].float().cpu().numpy()
         map_ = cleaned(raw, body_mask(square * 2 - 1))
@@ -217,13 +231,13 @@ class AnomalyPipeline(DiffusionPipeline):
         return found[0, 0].float().cpu().numpy()[body]
 
     def looked_at(
-        self, square: Map, prompt: str, seed: int
+        self, square: Map, prompt: str, seed: int, on_estimate: OnEstimate | None = None
     ) -> Process[tuple[HealthyPrior, Tensor]]:
         """What methods are given: the model, and the square as (1, 1, S, S) in [-1, 1]."""
         (generator,) = make_generators([seed])
         condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
         picture = torch.from_numpy(square)[None, None] * 2 - 1
-        return self.healthy_prior(condition, generator), picture.to(self.device)
+        return self.healthy_prior(condition, generator, on_estimate), picture.to(self.device)
 
     @property
     def suspicious(self) -> float | None:
@@ -235,6 +249,18 @@ class AnomalyPipeline(DiffusionPipeline):
     def weight_sha256(self) -> str:
         """Hash over all weight files of the model that was loaded, read once."""
         return resolve(self.config._name_or_path).weight_sha256
+
+    @property
+    def num_inference_steps(self) -> dict[MethodName, int]:
+        """Of the whole schedule, of which each method takes its part."""
+        published = int(self.scheduler.config.num_train_timesteps)
+        return {
+            "autopaint": AUTOPAINT_STEPS,
+            "patchwise": PATCHWISE_STEPS,
+            "autoddpm": published,
+            "thor": published,
+            "single_step": 1,
+        }
 
     def methods(self, suspicious: float | None = None) -> dict[MethodName, Method]:
         """By name; `suspicious` as `process` takes it."""
@@ -251,13 +277,22 @@ class AnomalyPipeline(DiffusionPipeline):
             "single_step": single_step,
         }
 
-    def healthy_prior(self, condition: Tensor, generator: torch.Generator) -> HealthyPrior:
+    def healthy_prior(
+        self,
+        condition: Tensor,
+        generator: torch.Generator,
+        on_estimate: OnEstimate | None = None,
+    ) -> HealthyPrior:
         """The model under a condition (1, L, D)."""
         drawn, factor = self.text_to_image, self.vae.config.scaling_factor
+        noising = Noising(self.scheduler)
 
         def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
             rows = condition.expand(len(latents), -1, -1)
-            return (yield from drawn.predict(latents, timestep, rows))
+            output = yield from drawn.predict(latents, timestep, rows)
+            if on_estimate is not None:
+                on_estimate(noising.clean(latents[:1], output[:1], timestep.reshape(-1)[:1]))
+            return output
 
         def encode(pictures: Tensor) -> Process[Tensor]:
             pictures = pictures.to(self.vae.dtype).expand(-1, self.vae.config.in_channels, -1, -1)

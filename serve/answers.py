@@ -11,8 +11,10 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from gen.data.bundle import media_type, unpack
 from gen.errors import MedphantomError
-from jobs.sink import SUFFIXES
+from jobs.job import Job
+from jobs.sink import BUNDLE, SUFFIXES
 from jobs.tasks.task import Made, Spec, Task
 from jobs.work import Done, Failed, News, Preview, Started, Step
 from serve.accept import preferred
@@ -35,8 +37,7 @@ async def answer_live(
     """
     if "respond-async" in request.headers.get("prefer", "").lower():
         job, _ = await service.create_job(caller, task, spec)
-        headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
-        return JSONResponse(job_json(job).model_dump(mode="json"), 202, headers)
+        return accepted(job, {"Preference-Applied": "respond-async"})
     offers = ["application/json", file_type, EVENTS]
     kind = preferred(request.headers.get("accept"), offers)
     if kind == EVENTS:
@@ -51,11 +52,17 @@ async def answer_live(
     body = {
         "id": work.request_id,
         "task": task.name,
-        "parameters": work.spec,
+        "parameters": task.detach(service.resolved(task, spec))[0],
         "images": [{"index": index, **image_json(each)} for index, each in enumerate(made)],
         "seconds": round(time.monotonic() - started, 3),
     }
     return JSONResponse(body)
+
+
+def accepted(job: Job, headers: dict[str, str] | None = None) -> JSONResponse:
+    """202, and where the job is."""
+    body = job_json(job).model_dump(mode="json")
+    return JSONResponse(body, 202, {"Location": f"/v1/jobs/{job.id}", **(headers or {})})
 
 
 def file_response(made: Made, stem: str) -> Response:
@@ -69,13 +76,22 @@ def file_response(made: Made, stem: str) -> Response:
 
 
 def image_json(made: Made) -> dict[str, Any]:
-    """An item's file and record as JSON."""
+    """An item's file, or those it holds, and its record as JSON."""
     return {
         "seed": made.record["seed"],
-        "media_type": made.media_type,
-        "b64": base64.b64encode(made.data).decode(),
+        **(_files_json(made) if made.media_type == BUNDLE else _file_json(made)),
         "record": made.record,
     }
+
+
+def _file_json(made: Made) -> dict[str, Any]:
+    return {"media_type": made.media_type, "b64": base64.b64encode(made.data).decode()}
+
+
+def _files_json(made: Made) -> dict[str, Any]:
+    files = unpack(made.data)
+    made_of = {name: Made(each, media_type(name), {}) for name, each in files.items()}
+    return {"files": {name: _file_json(each) for name, each in made_of.items()}}
 
 
 async def stream_live(

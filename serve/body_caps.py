@@ -6,8 +6,12 @@ from starlette.types import Scope as Request
 from jobs.keys import Scope
 from serve.auth import Doors
 
-# what may bring pictures: POST, and PUT under an id of the caller's
-PICTURES = ("/v1/large-images", "/v1/jobs")
+# what may bring pictures, and whom: POST, and PUT under an id of the caller's
+PICTURES = {
+    "/v1/anomaly-maps": Scope.GENERATE,
+    "/v1/large-images": Scope.JOBS,
+    "/v1/jobs": Scope.JOBS,
+}
 
 
 class BodyCaps:
@@ -33,16 +37,19 @@ class BodyCaps:
         Raises:
             NotAllowed: it says or may say more than most bodies, and comes from a stranger.
         """
-        if request["method"] not in ("POST", "PUT") or not _takes_pictures(request["path"]):
+        scope = _scope_of_pictures(request["path"])
+        if request["method"] not in ("POST", "PUT") or scope is None:
             return self._small
         headers = Headers(scope=request)
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) <= self._small:
             return self._small
         kind, _, secret = headers.get("authorization", "").partition(" ")
-        await self._doors.caller(secret if kind.lower() == "bearer" else None, Scope.JOBS)
+        await self._doors.caller(secret if kind.lower() == "bearer" else None, scope)
         return self._large
 
 
-def _takes_pictures(path: str) -> bool:
-    return any(path == each or path.startswith(f"{each}/") for each in PICTURES)
+def _scope_of_pictures(path: str) -> Scope | None:
+    """What a caller needs to send pictures there; None where nobody may."""
+    fitting = (each for each in PICTURES if path == each or path.startswith(f"{each}/"))
+    return next((PICTURES[each] for each in fitting), None)

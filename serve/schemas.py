@@ -132,6 +132,11 @@ class ModelAnswer(BaseModel):
     minority_levels: dict[str, tuple[float, float]] | None = Field(
         None, description="Lowest and highest level of each minority method it is calibrated for"
     )
+    anomaly_rates: dict[str, tuple[float, float]] | None = Field(
+        None,
+        description="Lowest and highest threshold_fpr of each method of anomaly maps that it is "
+        "calibrated for",
+    )
     description: str | None = None
 
 

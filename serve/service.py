@@ -126,7 +126,9 @@ class Service:
     def resolved(self, task: Task, spec: Spec) -> Spec:
         """The spec with its model named. Raises InvalidInput for one that does not fit."""
         model = choose_model(task, self.args.models, spec.model)
-        return spec if spec.model else spec.model_copy(update={"model": model})
+        named = spec if spec.model else spec.model_copy(update={"model": model})
+        task.check_model(named)
+        return named
 
     @asynccontextmanager
     async def _admitted(self, caller: Caller, task: Task, spec: Spec) -> AsyncIterator[None]:

@@ -42,6 +42,14 @@ class AnomalyCalibration(BaseModel):
     data: str = Field(description="Which healthy pictures")
     methods: dict[MethodName, OperatingPoints]
 
+    @property
+    def rates(self) -> dict[MethodName, tuple[float, float]]:
+        """Lowest and highest share of false alarms whose threshold is known, by method."""
+        known = {
+            name: [float(rate) for rate in each.pictures] for name, each in self.methods.items()
+        }
+        return {name: (min(rates), max(rates)) for name, rates in known.items() if rates}
+
     def threshold(self, method: MethodName, false_positive_rate: float) -> float:
         """What a method's map must exceed, for a share of healthy pictures to show anything.
 

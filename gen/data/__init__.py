@@ -19,6 +19,7 @@ In reading order:
     dicom_derived.py   what a derived DICOM object repeats of it
     dicom_segmentation.py  masks and maps as DICOM segmentations
     dicom_overlay.py   coloured pictures as DICOM secondary captures
+    bundle.py          several files of one result as one
     heat_overlay.py    a map in colour over its picture
     volume_axes.py     voxels to upright slices and back
     nifti.py           NIfTI volumes in, maps of them out

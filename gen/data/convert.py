@@ -5,6 +5,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from gen.data.dicom import encode_dicom
@@ -49,6 +50,16 @@ def to_thumbnail(data: bytes, record: Record) -> bytes:
 def colour_preview(pixels: NDArray[np.floating], side: int = SLIDE_PREVIEW_SIDE) -> bytes:
     """A PNG, at most `side` pixels a side, of pixels (H, W, 3) in [0, 1]."""
     return small_png(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), side)
+
+
+def map_thumbnail(overlay: bytes) -> bytes:
+    """A small PNG of a map over its picture."""
+    with boundary("the overlay"):
+        picture = PngImageFile(io.BytesIO(overlay)).convert("RGB")
+    picture.thumbnail((SLIDE_PREVIEW_SIDE, SLIDE_PREVIEW_SIDE), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def _slide_level(data: bytes) -> Image.Image:

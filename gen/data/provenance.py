@@ -18,6 +18,7 @@ from gen.data.stored_tiles import TIFF_STARTS, image_description
 from gen.errors import InvalidInput
 
 PNG_KEY = "medphantom"
+REPAINTED = "anomaly_map"  # the task whose pictures keep a patient's anatomy
 Scalar = str | int | float | bool | None
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # A record is read from pictures and documents of any size a service accepts, hence the wide caps.
@@ -73,9 +74,14 @@ class Record(BaseModel):
     def describe(self) -> str:
         """One line for people."""
         # what was made from a picture may show whoever the picture shows
-        whose = "made from another image" if self.source_sha256 else "not of a patient"
+        if self.task == REPAINTED:
+            whose = "Partly synthetic image, painted over a real one"
+        elif self.source_sha256:
+            whose = "Synthetic image, made from another image"
+        else:
+            whose = "Synthetic image, not of a patient"
         return (
-            f"Synthetic image, {whose}. Made by {self.model} (weights "
+            f"{whose}. Made by {self.model} (weights "
             f"{self.weight_sha256[:12]}), seed {self.seed}, {self.num_inference_steps} steps of "
             f"{self.scheduler}, guidance {self.guidance_scale:g}."
         )

@@ -108,6 +108,10 @@ class Task(ABC):
         del read
         return spec
 
+    def check_model(self, spec: Any) -> None:
+        """Raise InvalidInput if the card of the spec's model says that it cannot do this."""
+        del spec
+
     def check_one(self, spec: Any, media_type: str) -> None:
         """Raise InvalidInput unless the spec asks for a single file."""
         num_items = len(self.items(spec, ""))

@@ -1,4 +1,4 @@
-"""Pictures that callers send inside JSON, as base64: PNG, JPEG and TIFF.
+"""Pictures that callers send inside JSON, as base64: of tissue, or radiographs.
 
 Everything is checked from the header, before a pixel is decoded. In the job store and in answers a
 digest stands for the picture; its bytes lie in the sink until the job is forgotten.
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.TiffImagePlugin import TiffImageFile
 
+    from gen.data.medical_image import MedicalImage
+
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LARGEST_TILE = 4096  # pixels a side; more is memory that a small file can ask for
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -29,7 +31,7 @@ PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it was sent, which has passed `check`.
+    """A picture in colour as it was sent, PNG, JPEG or TIFF, which has passed `check`.
 
     Args:
         data: the file.
@@ -77,6 +79,37 @@ class Upload:
             return np.asarray(picture.convert("RGB"))
 
 
+@dataclass(frozen=True)
+class Radiograph(Upload):
+    """A grey picture of 8 or 16 bits as it was sent: PNG, JPEG or DICOM."""
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it says whose it is, so that what is derived may join its study."""
+        return self.data[128:132] == b"DICM"
+
+    def check(self) -> None:
+        """Raise UnsafeFile unless the file may be decoded, by its header."""
+        from gen.data.dicom_header import parse_dicom, quiet
+        from gen.data.dicom_pixels import check_pixels
+        from gen.data.images import stored_size
+
+        if self.is_dicom:
+            with boundary("the picture"), quiet():
+                check_pixels("the picture", parse_dicom("the picture", self.data), self.limits)
+        elif self.data.startswith((PNG_START, JPEG_START)):
+            height, width = stored_size(self.data, self.limits)
+            self.limits.check_shape("the picture", width, height)
+        else:
+            raise UnsafeFile("the picture is no PNG, JPEG or DICOM; convert it to PNG")
+
+    def grey(self) -> "MedicalImage":
+        """As it should be looked at. Raises UnsafeFile."""
+        from gen.data.images import read_image
+
+        return read_image(self.data, self.limits)
+
+
 def _open_tiff(data: bytes, limits: Limits) -> "TiffImageFile":
     """The first image of a TIFF, checked; the plugin is called directly, as for PNG and JPEG."""
     from PIL.TiffImagePlugin import TiffImageFile
@@ -97,7 +130,7 @@ def _open_tiff(data: bytes, limits: Limits) -> "TiffImageFile":
     return picture
 
 
-def upload_schema(limits: Limits) -> tuple[Any, Any]:
+def upload_schema(limits: Limits, kind: type[Upload] = Upload) -> tuple[Any, Any]:
     """What makes `Annotated[Upload, *upload_schema(limits)]` a field: base64 in JSON."""
     longest = -(-limits.max_bytes // 3) * 4
 
@@ -112,7 +145,7 @@ def upload_schema(limits: Limits) -> tuple[Any, Any]:
             data = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             raise ValueError("is no base64 (RFC 4648, section 4, without line breaks)") from None
-        upload = Upload(data, limits)
+        upload = kind(data, limits)
         try:
             upload.check()
         except InvalidInput as error:

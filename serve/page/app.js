@@ -1,12 +1,14 @@
 /**
- * The page's entry. Reading order: text-to-cxr.js (what a view is), large-images.js, form.js,
- * models.js, tabs.js, gallery.js, job-card.js, tile.js, viewer.js, slide.js, api.js, dom.js.
+ * The page's entry. Reading order: text-to-cxr.js (what a view is), large-images.js,
+ * anomaly-maps.js, form.js, models.js, files.js, tabs.js, gallery.js, job-card.js, tile.js, viewer.js,
+ * slide.js, overlay.js, api.js, dom.js.
  *
  * A further view is a module with a class like TextToCXR (task, noun, unit, load, fill, describe),
  * its form and its tab in index.html, and a line in `views`: the gallery shows the jobs of every
  * task.
  */
 
+import { AnomalyMaps } from "./anomaly-maps.js";
 import { Api, ApiError } from "./api.js";
 import { Gallery } from "./gallery.js";
 import { LargeImages } from "./large-images.js";
@@ -45,7 +47,7 @@ function ignoreRefusal(error) {
 const api = new Api(askKey);
 const tabs = new Tabs(document.getElementById("tasks"));
 const added = (job) => gallery.add(job);
-const views = [new TextToCXR(api, added, tabs), new LargeImages(api, added, tabs)];
+const views = [TextToCXR, LargeImages, AnomalyMaps].map((View) => new View(api, added, tabs));
 const gallery = new Gallery(document.getElementById("jobs"), {
   api,
   views: new Map(views.map((view) => [view.task, view])),

@@ -1,7 +1,8 @@
 /** The view that draws large images of tissue: from words, like a picture, or varied from some. */
 
-import { ApiError, whole } from "./api.js";
+import { whole } from "./api.js";
 import { announce, el } from "./dom.js";
+import { base64 } from "./files.js";
 import { JobForm } from "./form.js";
 import { choose, fillModels } from "./models.js";
 
@@ -127,14 +128,4 @@ export class LargeImages {
 
 function example(text, use) {
   return el("button", { type: "button", class: "example", onclick: use }, text);
-}
-
-/** A file's bytes as JSON can carry them. */
-function base64(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new ApiError(0, `${file.name} cannot be read; choose it again.`));
-    reader.readAsDataURL(file);
-  });
 }

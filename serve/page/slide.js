@@ -2,6 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { el } from "./dom.js";
+import { beside } from "./tile.js";
 
 const LIBRARY = "/page/vendor/openseadragon.min.js";
 const SECONDS = 0.4;
@@ -107,9 +108,4 @@ function source({ width, height, tile, levels }, url) {
     maxLevel: last,
     getTileUrl: (level, x, y) => beside(url, `/tiles/${last - level}/${x}/${y}`),
   };
-}
-
-/** A place below a signed link's path, under its signature. */
-function beside(url, path) {
-  return url.replace("?", `${path}?`);
 }

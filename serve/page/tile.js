@@ -28,15 +28,14 @@ export class Tile {
     say(this.reason, status === "failed" ? (item.error ?? "failed") : status === "cancelled" ? "cancelled" : null);
     this.bar.hidden = status !== "running";
     this.bar.value = steps ? done / steps : 0;
-    this.caption.textContent = caption(item, done, steps, this.card.view?.unit ?? "step");
+    this.caption.textContent = caption(item, done, steps, this.card.view);
   }
 
   #picture(source, item) {
     this.picture.hidden = !source;
     if (!source) return;
-    const about = item.record?.prompt ? `: ${item.record.prompt}` : "";
     this.picture.alt = item.image
-      ? `Synthetic ${this.card.view?.noun ?? "image"} ${this.index + 1}${about}`
+      ? aboutItem(this.card.view, item, ` ${this.index + 1}`)
       : `Preview of image ${this.index + 1}`;
     if (this.picture.getAttribute("src") !== source) this.picture.src = source;
   }
@@ -49,18 +48,34 @@ export class Tile {
   }
 }
 
-function caption(item, done, steps, unit) {
-  if (item.status === "running") return steps ? `${unit} ${done ?? 0} of ${steps}` : "starting";
-  if (item.status === "succeeded") return `seed ${item.seed}`;
+function caption(item, done, steps, view) {
+  if (item.status === "running") return steps ? `${view?.unit ?? "step"} ${done ?? 0} of ${steps}` : "starting";
+  if (item.status === "succeeded") return (item.record && view?.caption?.(item.record)) ?? `seed ${item.seed}`;
   return { queued: "in the queue", failed: "failed", cancelled: "" }[item.status] ?? "";
+}
+
+/** An item in words: what a view calls its own, or a synthetic image of a sentence. */
+export function aboutItem(view, { record }, number = "") {
+  if (view?.label) return `${view.label}${number}`;
+  return `Synthetic ${view?.noun ?? "image"}${number}${record?.prompt ? `: ${record.prompt}` : ""}`;
+}
+
+/** Whether a result has several files, which lie beside it. */
+export function isBundle(image) {
+  return image.media_type === "application/zip";
+}
+
+/** A place below a signed link's path, under its signature. */
+export function beside(url, path) {
+  return url.replace("?", `${path}?`);
 }
 
 export function isSlide(image) {
   return image.media_type === "image/tiff";
 }
 
-/** A link a browser can show; DICOM it cannot, and of a slide a small picture is enough. */
+/** A link a browser can show; DICOM it cannot, and of a slide or several files a small picture is enough. */
 export function pictureUrl(image) {
-  if (isSlide(image)) return `${image.url}&format=preview`;
+  if (isSlide(image) || isBundle(image)) return `${image.url}&format=preview`;
   return image.media_type.startsWith("image/") ? image.url : `${image.url}&format=png`;
 }

@@ -2,8 +2,9 @@
 
 import { stringify } from "./api.js";
 import { el, plural } from "./dom.js";
+import { FILES, Overlay } from "./overlay.js";
 import { Slide } from "./slide.js";
-import { isSlide, pictureUrl } from "./tile.js";
+import { aboutItem, beside, isBundle, isSlide, pictureUrl } from "./tile.js";
 
 const LABELS = {
   prompt: "Prompt",
@@ -18,8 +19,10 @@ const LABELS = {
   num_images: "Made together",
   software: "Software",
   torch_version: "PyTorch",
+  source_sha256: "Picture, SHA-256",
   weight_sha256: "Weights, SHA-256",
 };
+const HIDDEN = new Set(["settings", "synthetic", "boxes", "box_scores", "files"]); // or shown otherwise
 const SOON_MS = 60000;
 
 export class Viewer {
@@ -31,6 +34,9 @@ export class Viewer {
     this.list = find("dl");
     this.said = find(".said");
     this.slide = new Slide(find(".slide"));
+    this.overlay = new Overlay(find(".overlay"));
+    this.notices = { synthetic: find(".notice.synthetic"), real: find(".notice.real") };
+    this.files = find(".files");
     this.links = { png: find(".png"), dicom: find(".dicom"), tiff: find(".tiff") };
     this.turns = { "-1": find(".previous"), 1: find(".next") };
     this.reuse = find(".reuse");
@@ -43,10 +49,10 @@ export class Viewer {
     this.copy.addEventListener("click", () => this.#copy());
     for (const link of Object.values(this.links)) link.addEventListener("click", (event) => this.#download(event, link));
     dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
-    dialog.addEventListener("close", () => this.slide.close());
+    dialog.addEventListener("close", () => this.#clear());
     dialog.addEventListener("keydown", ({ key, target }) => {
-      const panning = target.closest(".slide") !== null;
-      if (!panning) this.#turn({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0);
+      const moving = target.closest(".slide, .overlay") !== null; // what is shown, not to another
+      if (!moving) this.#turn({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0);
     });
   }
 
@@ -74,12 +80,13 @@ export class Viewer {
     const { job, view } = this.card;
     this.title.textContent = `Image ${index + 1} of ${job.num_items}`;
     this.said.textContent = "";
-    this.#showPicture(image, `Synthetic ${view?.noun ?? "image"}${record?.prompt ? `: ${record.prompt}` : ""}`);
+    this.#showPicture(image, aboutItem(view, this.item));
+    this.#offerFiles(image, record, `${job.id}-${index}`);
     const ways = { png: "&format=png", dicom: "&format=dicom", tiff: "" };
     for (const [format, ending] of [["png", "png"], ["dicom", "dcm"], ["tiff", "ome.tif"]]) {
       this.links[format].href = image.url + ways[format];
       this.links[format].download = `${job.id}-${index}.${ending}`; // as the service itself names it
-      this.links[format].hidden = isSlide(image) !== (format === "tiff");
+      this.links[format].hidden = isBundle(image) || isSlide(image) !== (format === "tiff");
     }
     this.list.replaceChildren(...rows(record ?? { seed }, image));
     this.reuse.hidden = !view;
@@ -92,15 +99,33 @@ export class Viewer {
   }
 
   #showPicture(image, about) {
-    const slide = isSlide(image);
-    this.picture.hidden = slide;
+    this.#clear();
+    const [slide, bundle] = [isSlide(image), isBundle(image)];
+    this.picture.hidden = slide || bundle;
+    this.notices.synthetic.hidden = bundle;
+    this.notices.real.hidden = !bundle;
     if (slide) {
       this.slide.open(image, about).catch((error) => (this.said.textContent = error.message));
+    } else if (bundle) {
+      this.overlay.open(image, this.item.record);
     } else {
-      this.slide.close();
       this.picture.src = pictureUrl(image);
       this.picture.alt = about;
     }
+  }
+
+  #clear() {
+    this.slide.close();
+    this.overlay.close();
+  }
+
+  /** Links to what a result of several files has. */
+  #offerFiles(image, record, stem) {
+    const link = (text, href, name) => el("a", { class: "button", href, download: `${stem}${name}`, onclick: (event) => this.#download(event, event.target) }, text);
+    const known = isBundle(image) ? (record?.files ?? []).filter((name) => name in FILES) : [];
+    const links = known.map((name) => link(FILES[name], beside(image.url, `/files/${name}`), `-${name}`));
+    if (isBundle(image)) links.push(link("All files (ZIP)", image.url, ".zip"));
+    this.files.replaceChildren(...links);
   }
 
   /** The next image that there is, in one direction. */
@@ -147,7 +172,8 @@ export class Viewer {
     try {
       await this.card.refresh();
       this.#show(this.index);
-      if (!this.#ending) link.click();
+      const links = [...this.dialog.querySelectorAll("a[download]")]; // those of files are new ones
+      if (!this.#ending) links.find(({ download }) => download === link.download)?.click();
     } catch (error) {
       this.said.textContent = error.message;
     }
@@ -157,9 +183,10 @@ export class Viewer {
 /** Terms and values of a record, the well-known ones first. */
 function rows(record, image) {
   const known = Object.keys(LABELS).filter((key) => key in record);
-  const others = Object.keys(record).filter((key) => !(key in LABELS) && key !== "settings" && key !== "synthetic");
+  const others = Object.keys(record).filter((key) => !(key in LABELS || HIDDEN.has(key)));
   const entries = [...known, ...others].map((key) => [LABELS[key] ?? key.replaceAll("_", " "), record[key]]);
-  const settings = Object.entries(record.settings ?? {}).map(([key, value]) => [key.replaceAll("_", " "), value]);
+  const own = Object.entries(record.settings ?? {}).filter(([key]) => !(key in record));
+  const settings = own.map(([key, value]) => [key.replaceAll("_", " "), value]);
   const file = [
     ["File, SHA-256", image.sha256],
     ["File size", plural(image.bytes, "byte")],

@@ -2,9 +2,11 @@
 
 text_to_cxr.py         POST /v1/text-to-cxr
 large_images.py        POST /v1/large-images
+anomaly_maps.py        POST /v1/anomaly-maps
 jobs.py                /v1/jobs: create, look, list, cancel
 job_events.py          /v1/jobs/{id}/events
 results.py             /v1/results: files by signed links
+bundles.py             /v1/results/.../files: the files of a result that has several
 tiles.py               /v1/results/.../tiles: slides for viewers
 images_generations.py  POST /v1/images/generations, OpenAI's images API
 models.py              GET /v1/models
@@ -13,6 +15,8 @@ page.py                / and /page: the web page
 """
 
 from serve.routes import (
+    anomaly_maps,
+    bundles,
     health,
     images_generations,
     job_events,
@@ -28,9 +32,11 @@ from serve.routes import (
 ROUTERS = (
     text_to_cxr.router,
     large_images.router,
+    anomaly_maps.router,
     jobs.router,
     job_events.router,
     results.router,
+    bundles.router,
     tiles.router,
     images_generations.router,
     models.router,

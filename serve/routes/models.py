@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from gen.guidance.minority import calibration_in
 from gen.store.catalogue import resolve
+from jobs.tasks.anomaly_map import anomaly_calibration
 from jobs.tasks.served import task_of
 from jobs.worker import in_thread
 from serve.auth import Generating
@@ -31,6 +32,7 @@ def _describe(model: str) -> ModelAnswer:
     resolved = resolve(model)
     card = resolved.card
     calibration = calibration_in(card.calibration) if card else None
+    anomalies = anomaly_calibration(model)
     return ModelAnswer(
         id=model,
         task=task_of(model),
@@ -39,4 +41,5 @@ def _describe(model: str) -> ModelAnswer:
         licence=card.licence if card else None,
         weight_sha256=resolved.weight_sha256,
         minority_levels=calibration.levels if calibration else None,
+        anomaly_rates=anomalies.rates if anomalies else None,
     )

@@ -6,11 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from gen.data.convert import to_dicom, to_png, to_thumbnail
+from gen.data.bundle import unpack
+from gen.data.convert import map_thumbnail, to_dicom, to_png, to_thumbnail
 from gen.data.provenance import Record
-from gen.errors import NotFound
+from gen.errors import InvalidInput, NotFound
 from jobs.job import Item
 from jobs.links import check
+from jobs.sink import BUNDLE
 from jobs.tasks.task import Made
 from jobs.worker import in_thread
 from serve.answers import file_response
@@ -41,7 +43,7 @@ CONVERT = {
     "/{job_id}/{index}",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}, "application/dicom": {}, "image/tiff": {}}},
+        200: {"content": {"image/png": {}, "application/dicom": {}, "image/tiff": {}, BUNDLE: {}}},
         404: {"description": "There is no such result, or no longer"},
     },
 )
@@ -71,5 +73,17 @@ def _read(service: Service, item: Item, wanted: ResultFormat | None) -> Made:
     stored = media_type_of(item.file)
     if wanted is None or (wanted is not ResultFormat.PREVIEW and CONVERT[wanted][0] == stored):
         return Made(data, stored, item.record)
+    if stored == BUNDLE:
+        return Made(_preview(data, wanted), "image/png", item.record)
     media_type, convert = CONVERT[wanted]
     return Made(convert(data, Record.model_validate(item.record)), media_type, item.record)
+
+
+def _preview(data: bytes, wanted: ResultFormat) -> bytes:
+    """Of a result of several files, its overlay in small; it is one picture in no other way."""
+    if wanted is not ResultFormat.PREVIEW:
+        raise InvalidInput(
+            f"format is {wanted.value}, but the result has several files; take the archive as it"
+            " is, format=preview, or a file of it by /files/NAME"
+        )
+    return map_thumbnail(unpack(data)["overlay.png"])

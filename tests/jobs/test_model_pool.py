@@ -25,7 +25,7 @@ class FakeTask:
     """Loads networks of `MODEL_BYTES`, "huge" excepted, and notes which."""
 
     def __init__(self, name: str = "FakePipeline") -> None:
-        self.pipeline_name = name
+        self.name = self.pipeline_name = name
         self.loads: list[str] = []
         self.loaded: list[Any] = []
         self.before_load: Callable[[], None] = lambda: None

@@ -64,6 +64,17 @@ LARGE_DEFAULTS = {
     "model": "histo-tiny",
     "previews": False,
 }
+MAP_DEFAULTS = {
+    "method": "autopaint",
+    "prompt": None,
+    "threshold": None,
+    "threshold_fpr": None,
+    "seed": None,
+    "model": "cxr-mini",
+    "previews": False,
+}
+BOXES = [[4.0, 8.0, 20.0, 16.0], [40.0, 30.0, 10.0, 12.0]]  # of maps, which are 64 x 64
+FILES = ("overlay.png", "healthy.png", "picture.png", "heat.png", "map.npy", "record.json")
 TILE = 256
 
 
@@ -108,13 +119,19 @@ def tiff(seed: int) -> bytes:
     return b"II*\0" + png(seed)
 
 
-CODECS = {"png": png, "dicom": dicom, "preview": png, "tiff": tiff}
-SUFFIXES = {"png": "png", "dicom": "dcm", "preview": "png", "tiff": "ome.tif"}
+def archive(seed: int) -> bytes:
+    """What a reader of files takes for an archive."""
+    return b"PK\3\4" + png(seed)
+
+
+CODECS = {"png": png, "dicom": dicom, "preview": png, "tiff": tiff, "zip": archive}
+SUFFIXES = {"png": "png", "dicom": "dcm", "preview": "png", "tiff": "ome.tif", "zip": "zip"}
 MEDIA_TYPES = {
     "png": "image/png",
     "dicom": "application/dicom",
     "preview": "image/png",
     "tiff": "image/tiff",
+    "zip": "application/zip",
 }
 
 
@@ -181,7 +198,7 @@ class FakeService:
         failing: index -> reason, of items that fail at the end.
         break_after: number of the event after which the next stream breaks.
         link_s: how long a signed link holds.
-        minority_levels: of the model of chest X-rays; None is not calibrated.
+        minority_levels, anomaly_rates: of the model of chest X-rays; None is not calibrated.
     """
 
     key: str | None = None
@@ -191,6 +208,7 @@ class FakeService:
     break_after: int | None = None
     link_s: float = 3600
     minority_levels: dict[str, tuple[float, float]] | None = None
+    anomaly_rates: dict[str, tuple[float, float]] | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     resumed_at: list[int] = field(default_factory=list)
     sent: dict[str, Any] = field(default_factory=dict)
@@ -219,6 +237,18 @@ class FakeService:
                 spec[name] = {"sha256": "cd" * 32, "bytes": len(spec[name])}
         seed = 5 if spec["seed"] is None else spec["seed"]
         return self._add(spec, [self._item(spec, 0, seed)], "large-images")
+
+    def create_maps(self, spec: dict[str, Any]) -> Job:
+        """Make a job of a map for each picture, but do not start it; `sent` keeps the pictures."""
+        unknown = sorted(set(spec) - set(MAP_DEFAULTS) - {"images"})
+        if unknown:
+            raise Refused(422, f"{unknown[0]} is no field of a spec", unknown[0])
+        self.sent = spec
+        pictures = [{"sha256": "cd" * 32, "bytes": len(each)} for each in spec["images"]]
+        spec = {**MAP_DEFAULTS, **spec, "images": pictures, "format": "zip"}
+        spec["num_inference_steps"] = 27
+        items = [self._item(spec, i, (spec["seed"] or 5) + i) for i in range(len(pictures))]
+        return self._add(spec, items, "anomaly-maps")
 
     def create(self, spec: dict[str, Any]) -> Job:
         """Make a job as a POST would, but do not start it."""
@@ -298,6 +328,8 @@ class FakeService:
     def _record(self, job: Job, item: dict[str, Any]) -> dict[str, Any]:
         if job.task == "large-images":
             return self._large_record(job, item)
+        if job.task == "anomaly-maps":
+            return self._map_record(job, item)
         same = ("negative_prompt", "scheduler", "num_inference_steps", "guidance_scale", "model")
         prompts = (
             [job.spec["prompt"]] if isinstance(job.spec["prompt"], str) else job.spec["prompt"]
@@ -325,6 +357,24 @@ class FakeService:
             "prompt": job.spec["text"] or "",
             "seed": item["seed"],
             "settings": settings,
+            "synthetic": True,
+        }
+
+    def _map_record(self, job: Job, item: dict[str, Any]) -> dict[str, Any]:
+        same = ("method", "model")
+        return {
+            "task": "anomaly_map",
+            **{key: job.spec[key] for key in same},
+            "prompt": "Frontal chest X-ray. Findings: no acute finding.",
+            "seed": item["seed"],
+            "width": 64,
+            "height": 64,
+            "score": 0.031,
+            "threshold": 0.025,
+            "boxes": BOXES,
+            "box_scores": [0.06, 0.04],
+            "files": FILES,
+            "settings": {"method": job.spec["method"], "device": "cpu"},
             "synthetic": True,
         }
 
@@ -397,6 +447,8 @@ def create_app(service: FakeService) -> FastAPI:
         mini: dict[str, Any] = {"id": "cxr-mini", "task": "text-to-image", "image_size": 256}
         if service.minority_levels:
             mini["minority_levels"] = service.minority_levels
+        if service.anomaly_rates:
+            mini["anomaly_rates"] = service.anomaly_rates
         encoder = {"id": "cxr-encoder-mini", "task": "encoder", "image_size": 128}
         tissue = {"id": "histo-tiny", "task": "embedding-to-image", "image_size": 128}
         return {"data": [{**each, "licence": "Apache-2.0"} for each in (encoder, mini, tissue)]}
@@ -405,8 +457,8 @@ def create_app(service: FakeService) -> FastAPI:
     async def post(body: dict[str, Any]) -> dict[str, Any]:
         if service.retry_after:
             raise Refused(429, "the queue is full", retry_after=service.retry_after.pop(0))
-        large = body["task"] == "large-images"
-        job = (service.create_large if large else service.create)(body["spec"])
+        creators = {"large-images": service.create_large, "anomaly-maps": service.create_maps}
+        job = creators.get(body["task"], service.create)(body["spec"])
         service.start(job)
         return job.to_json()
 
@@ -461,6 +513,13 @@ def create_app(service: FakeService) -> FastAPI:
     async def one_tile(level: int, column: int, row: int) -> Response:
         service.tiles.append((level, column, row))
         return Response(tile(40 * level), media_type="image/jpeg")
+
+    @app.get("/v1/results/{job_id}/{index}/files/{name}")
+    async def member(job_id: str, index: int, name: str) -> Response:
+        headers = {"Content-Disposition": f'inline; filename="{job_id}-{index}-{name}"'}
+        data = png(job_of(job_id).items[index]["seed"] + FILES.index(name))
+        kind = "image/png" if name.endswith("png") else "application/octet-stream"
+        return Response(data, media_type=kind, headers=headers)
 
     @app.get("/v1/results/{job_id}/{index}")
     async def result(job_id: str, index: int, kind: Format = None) -> Response:

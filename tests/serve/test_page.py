@@ -160,6 +160,98 @@ def open_tissue(visit: Visit) -> Any:
     return form
 
 
+def open_maps(visit: Visit) -> Any:
+    """The form of anomaly maps."""
+    visit.open()
+    visit.page.get_by_role("tab", name="Anomaly map").click()
+    form = visit.page.get_by_role("form", name="Anomaly maps of chest X-rays")
+    expect(form.get_by_label("Chest X-ray")).to_be_visible()
+    return form
+
+
+def test_a_picture_becomes_a_map_whose_layers_fade_by_the_keyboard(
+    visit: Visit, tmp_path: Path
+) -> None:
+    visit.service.anomaly_rates = {"autopaint": (0.02, 0.5)}
+    visit.service.hold_at = 10
+    (tmp_path / "chest.png").write_bytes(png(3))
+    form = open_maps(visit)
+    page = visit.page
+    form.get_by_role("button", name="Map").click()  # nothing is chosen yet
+    expect(form.get_by_label("Chest X-ray")).to_be_focused()
+    form.get_by_label("Chest X-ray").set_input_files(tmp_path / "chest.png")
+    rates = form.get_by_label("False alarms")
+    expect(rates).to_have_value("0.05")
+    assert rates.locator("option").all_text_contents()[0] == "2 % of healthy pictures"
+    rates.select_option("0.1")
+    form.get_by_role("button", name="Map").click()
+    expect(page.get_by_text("step 9 of 27")).to_be_visible()
+    visit.service.release()
+    expect(visit.status).to_have_text("Finished")
+    sent = visit.service.sent
+    assert [base64.b64decode(each) for each in sent["images"]] == [png(3)]
+    assert (sent["method"], sent["threshold_fpr"]) == ("autopaint", 0.1)
+    assert "threshold" not in sent
+    expect(page.locator(".tile figcaption")).to_have_text("Score 0.031, 2 regions above 0.025")
+
+    page.get_by_role("button", name="Anomaly map 1").click()
+    dialog = page.get_by_role("dialog", name="Image 1 of 1")
+    shown = dialog.get_by_role("img", name="Anomaly map. Score 0.031, 2 regions above 0.025")
+    expect(shown).to_be_visible()
+    expect(dialog).to_contain_text("A real picture, and a synthetic one of it without disease.")
+    expect(dialog.get_by_text("Synthetic image of no patient")).to_be_hidden()
+    layers = shown.locator("img")
+    for number in range(3):
+        expect(layers.nth(number)).to_have_js_property("naturalWidth", 64)
+    healthy, mapped = (dialog.get_by_role("slider", name=name) for name in ("Healthy", "Map"))
+    expect(layers.nth(1)).to_have_css("opacity", "0")
+    healthy.focus()
+    page.keyboard.press("End")
+    expect(layers.nth(1)).to_have_css("opacity", "1")
+    expect(healthy).to_have_attribute("aria-valuetext", re.compile("healthy, synthetic"))
+    page.keyboard.press("ArrowLeft")
+    expect(layers.nth(1)).to_have_css("opacity", "0.95")
+    mapped.focus()
+    page.keyboard.press("Home")
+    expect(layers.nth(2)).to_have_css("opacity", "0")
+    boxes = shown.locator("rect")
+    expect(boxes).to_have_count(2)
+    expect(boxes.first).to_have_attribute("width", "20")
+    dialog.get_by_label("Boxes").focus()
+    page.keyboard.press("Space")
+    expect(boxes.first).to_be_hidden()
+    with page.expect_download() as download:
+        dialog.get_by_role("link", name="Map (NumPy)").click()
+    assert download.value.suggested_filename == "job-0-0-map.npy"
+    with page.expect_download() as download:
+        dialog.get_by_role("link", name="All files (ZIP)").click()
+    assert download.value.suggested_filename == "job-0-0.zip"
+    expect(dialog.get_by_role("link", name="Download PNG")).to_be_hidden()
+    dialog.get_by_role("button", name="Use these settings").click()
+    expect(rates).to_have_value("0.1")
+    expect(form.get_by_label("Seed")).to_have_value("5")
+    expect(page.locator(".overlay")).to_be_empty()
+
+
+def test_a_model_that_is_not_calibrated_is_given_a_threshold(visit: Visit, tmp_path: Path) -> None:
+    visit.service.anomaly_rates = {"autopaint": (0.02, 0.5)}
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(1))
+    form = open_maps(visit)
+    form.get_by_label("Method").select_option("thor")
+    expect(form.get_by_label("False alarms")).to_be_hidden()
+    form.get_by_label("Chest X-ray").set_input_files([tmp_path / "a.png", tmp_path / "b.png"])
+    form.get_by_role("button", name="Map").click()
+    expect(form.get_by_label("Threshold")).to_be_focused()
+    form.get_by_label("Threshold").fill("0.2")
+    form.get_by_role("button", name="Map").click()
+    expect(visit.status).to_have_text("Finished")
+    assert (visit.service.sent["method"], visit.service.sent["threshold"]) == ("thor", 0.2)
+    assert "threshold_fpr" not in visit.service.sent
+    expect(visit.page.get_by_role("heading", name="Anomaly maps of 2 pictures")).to_be_visible()
+    expect(visit.page.locator(".tile figcaption")).to_have_count(2)
+
+
 def test_words_become_a_large_image_to_move_about_in(visit: Visit) -> None:
     visit.service.hold_at = 10
     form = open_tissue(visit)
@@ -686,6 +778,9 @@ def test_the_page_fits_the_window(visit: Visit, scheme: Any, width: int) -> None
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("tab", name="Large tissue").click()
     page.locator("#large-images summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("tab", name="Anomaly map").click()
+    page.locator("#anomaly-maps summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     visit.pictures.first.click()
     assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= width
