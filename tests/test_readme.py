@@ -53,6 +53,7 @@ def test_every_command_line_has_known_options(line: str) -> None:
     command: Any = typer.main.get_command(app)
     words = arguments(line)
     while hasattr(command, "commands"):
+        words = command.named(words, []) if hasattr(command, "named") else words
         command = command.commands[words.pop(0)]
     known = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= known

@@ -5,13 +5,15 @@ A threshold that a sick picture has had a part in would promise what it cannot k
 
 import decimal
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from gen.anomaly.regions import Map, lowest_unmarked
 from gen.errors import InvalidInput
+
+if TYPE_CHECKING:  # scipy is imported when maps are there, not where methods are named
+    from gen.anomaly.regions import Map
 
 MethodName = Literal["autopaint", "patchwise", "autoddpm", "thor", "single_step"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -75,7 +77,7 @@ class AnomalyCalibration(BaseModel):
         return float(np.interp(false_positive_rate, rates, [known[rate] for rate in rates]))
 
 
-def operating_points(maps: Sequence[Map], suspicious: float | None = None) -> OperatingPoints:
+def operating_points(maps: "Sequence[Map]", suspicious: float | None = None) -> OperatingPoints:
     """Thresholds from the cleaned maps (S, S) of healthy pictures, which are 0 beside the bodies.
 
     Rates that the number of pictures cannot tell, below one picture, are left out.
@@ -83,6 +85,8 @@ def operating_points(maps: Sequence[Map], suspicious: float | None = None) -> Op
     Raises:
         InvalidInput: there are fewer than two pictures, or they show nothing.
     """
+    from gen.anomaly.regions import lowest_unmarked
+
     if len(maps) < 2:
         raise InvalidInput(
             f"there are {len(maps)} healthy pictures, but thresholds need at least 2; give more"

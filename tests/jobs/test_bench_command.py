@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from gen.anomaly.calibration import METHODS as ANOMALY_METHODS
 from gen.guidance.minority import METHODS
 from jobs.bench import mixed_requests
 from jobs.cli import app
@@ -39,3 +40,21 @@ def test_the_cost_of_the_rare_is_that_of_each_method_over_plain_sampling(tiny_fo
         of_round = figures["seconds"][name][0] / figures["seconds"]["plain"][0]
         assert ratio == pytest.approx(of_round)
     assert {"device", "commit", "rounds"} <= figures.keys()
+
+
+def test_the_cost_of_mapping_is_counted_in_network_calls(tiny_folder: Path) -> None:
+    chosen = ("autopaint", "patchwise", "single_step")
+    words = [word for name in chosen for word in ("--method", name)]
+    options = ["--model", str(tiny_folder), "--images", "2", "--rounds", "2", "--json", *words]
+    result = CliRunner().invoke(app, ["bench", "anomaly", *options])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert set(figures["network_calls"]) == set(chosen) <= set(ANOMALY_METHODS)
+    # two levels of four draws; autopaint looks as often in each round, and paints
+    assert figures["network_calls"]["single_step"] == 8
+    assert figures["network_calls"]["autopaint"] > 8
+    for name in chosen:
+        low, high = figures["seconds_range"][name]
+        assert low <= figures["seconds"][name] <= high
+    assert figures["rounds"] == 2
+    assert {"device", "commit"} <= figures.keys()

@@ -170,6 +170,31 @@ def test_partial_noise_goes_through_a_text_to_image_model(tiny_model: str, tmp_p
             detectors(wrong, nothing, drawn)
 
 
+def test_a_method_of_the_pipeline_is_measured_like_the_others(
+    tiny_model: str, tmp_path: Path
+) -> None:
+    config = DetectorConfig(("single_step", "patchwise"), 16, tmp_path, tiny_model)
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def nothing() -> Tensor:
+        raise AssertionError
+
+    with bars() as drawn:
+        made = detectors(config, nothing, drawn)
+        for detect in made.values():
+            found = detect(images, [1, 2])
+            assert found.healthy.shape == images.shape
+            assert found.maps.shape == (2, 16, 16)
+            assert found.maps.min() >= 0
+            alone = detect(images[1:], [2])
+            assert torch.allclose(alone.maps, found.maps[1:], atol=1e-4)
+            assert 2 * alone.num_network_calls == found.num_network_calls
+        # of an image: text, encoder, two levels of four draws, two decoded and compared
+        assert made["single_step"](images, [1, 2]).num_network_calls == 2 * (1 + 1 + 8 + 2 + 2)
+        with pytest.raises(InvalidInput, match="image_size is 32"):
+            detectors(DetectorConfig(("thor",), 32, tmp_path, tiny_model), nothing, drawn)
+
+
 def test_what_cannot_be_measured_is_refused(data: Path, tmp_path: Path) -> None:
     for more, message in (
         (["--detectors", "pca,magic"], "detectors are 'pca,magic'"),
