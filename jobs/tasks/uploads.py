@@ -95,8 +95,9 @@ class Radiograph(Upload):
         from gen.data.images import stored_size
 
         if self.is_dicom:
+            header = parse_dicom("the picture", self.data)
             with boundary("the picture"), quiet():
-                check_pixels("the picture", parse_dicom("the picture", self.data), self.limits)
+                check_pixels("the picture", header, self.limits)
         elif self.data.startswith((PNG_START, JPEG_START)):
             height, width = stored_size(self.data, self.limits)
             self.limits.check_shape("the picture", width, height)

@@ -31,7 +31,7 @@ export class Overlay {
     const layers = el("div", { class: "layers", role: "img", "aria-label": `Anomaly map. ${about}` }, picture, healthy, heat, boxes);
     const faded = this.#slider("Healthy", 0, (share) => {
       healthy.style.opacity = share;
-      return share === 0 ? "the picture as it was sent" : share === 1 ? "as the model paints it healthy, synthetic" : `${Math.round(100 * share)} % painted healthy`;
+      return share === 0 ? "as it was sent" : share === 1 ? "healthy, synthetic" : `${Math.round(100 * share)} % healthy`;
     });
     const mapped = this.#slider("Map", 0.7, (share) => {
       heat.style.opacity = share;
