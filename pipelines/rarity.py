@@ -24,6 +24,9 @@ from gen.types import Process
 if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
 
+Decode = Callable[[Tensor], Process[Tensor]]
+"""Scaled latents (N, c, h, w) to images (N, C, H, W)."""
+
 
 def score_latents(
     pipeline: "TextToCXRPipeline",
@@ -46,7 +49,7 @@ def score_latents(
         return (yield from pipeline.predict(latents, timestep, condition))
 
     noising = Noising(pipeline.scheduler)
-    distance = distance_of(kind, pipeline)
+    distance = distance_of(kind, shown_by(pipeline))
     return (
         yield from minority_scores(
             latents, predict, noising, generators, distance, noise_level, num_draws
@@ -54,14 +57,24 @@ def score_latents(
     )
 
 
-def distance_of(
-    kind: DistanceKind, pipeline: "TextToCXRPipeline", needs_grad: bool = False
-) -> Distance:
-    """Of latents, of their pixels, or of the embeddings of these; differentiated on demand."""
+def shown_by(pipeline: "TextToCXRPipeline", needs_grad: bool = False) -> Decode:
+    """What makes images in [-1, 1] of a pipeline's latents."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
         return (yield from pipeline.decode(latents, needs_grad)) * 2 - 1
 
+    return decode
+
+
+def distance_of(kind: DistanceKind, decode: Decode, needs_grad: bool = False) -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these; differentiated on demand.
+
+    Args:
+        kind: with "encoder", see `score_latents` for what the engine must know.
+        decode: latents to images in [-1, 1]; where distances are differentiated, it must do its
+            part.
+        needs_grad: whether they are.
+    """
     kinds: dict[DistanceKind, Callable[[], Distance]] = {
         "latent": lambda: squared_error,
         "pixel": lambda: pixel_distance(decode),
