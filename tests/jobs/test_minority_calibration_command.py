@@ -15,14 +15,14 @@ from jobs import minority_calibration
 from jobs.bars import bars
 from jobs.cli import app
 from jobs.minority_calibration import kept_scores, rising
-from jobs.minority_scores import Distance, ScoresConfig, score_images
+from jobs.minority_scores import ScoresConfig, score_images
 
 
 @pytest.fixture
 def scores(chests: Path, tiny_folder: Path, tmp_path: Path) -> Path:
     """The tiny model's scores of the pictures."""
     table = tmp_path / "scores.csv"
-    config = ScoresConfig(chests, table, str(tiny_folder), distance=Distance.LATENT, num_draws=1)
+    config = ScoresConfig(chests, table, str(tiny_folder), distance="latent", num_draws=1)
     with bars() as drawn:
         score_images(config, drawn)
     return table
