@@ -31,12 +31,14 @@ STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
     "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
     "prompt": (0.0, 0.01, 0.05, 0.2),
 }
-# the same of patches of tissue
+# the same of patches of tissue; self-guidance by 4 smears colours that no stain has
 TISSUE_STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
-    "boost_and_skip": (0.85, 1.0, 1.05, 1.1, 1.15),
-    "classifier": (-4.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
-    "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
+    "boost_and_skip": (1.0, 1.2, 1.5),
+    "classifier": (-4.0, 0.0, 4.0, 16.0),
+    "self_guided": (-1.0, 0.0, 1.0, 2.0),
 }
+# levels of a method that are closer than this differ by chance: it moves nothing, and is left out
+LEAST_RANGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def measure(
     tried: Mapping[MinorityMethod, Sequence[float]],
     drawn: Bars,
 ) -> dict[MinorityMethod, tuple[tuple[float, float], ...]]:
-    """Of each method that the model has, (level, strength) of the strengths that are tried."""
+    """(level, strength) of the strengths that are tried, of each method that the model has."""
     import torch
 
     from pipelines.minority import MinoritySampling
@@ -161,7 +163,11 @@ def measure(
             drawn.say(
                 f"{method} {strength:g}: half of the images are rarer than {pairs[-1][0]:.2f}"
             )
-        strengths[method] = rising(pairs)
+        kept = rising(pairs)
+        if kept[-1][0] - kept[0][0] >= LEAST_RANGE:
+            strengths[method] = kept
+        else:
+            drawn.say(f"{method} is left out: its strength hardly moves the level of this model")
     return strengths
 
 

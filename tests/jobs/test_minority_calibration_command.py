@@ -41,6 +41,7 @@ def test_the_card_says_which_strength_reaches_which_level(
 ) -> None:
     add_card(tiny_folder)
     strengths = {"boost_and_skip": (1.0, 1.5), "self_guided": (0.0, 0.5), "classifier": (0.0,)}
+    monkeypatch.setattr(minority_calibration, "LEAST_RANGE", -1.0)
     monkeypatch.setattr(minority_calibration, "STRENGTHS", {**strengths, "prompt": (0.0, 0.1)})
     arguments = ["--data", str(chests), "--scores", str(scores), "--model", str(tiny_folder)]
     arguments = ["train", "minority-calibration", "--split", "train", "--steps", "4", *arguments]

@@ -70,6 +70,7 @@ def test_a_level_is_scored_calibrated_asked_for_and_measured(
 
     strengths = {"boost_and_skip": (1.0, 1.5), "self_guided": (0.0, 0.5), "classifier": (0.0,)}
     monkeypatch.setattr(minority_calibration, "TISSUE_STRENGTHS", strengths)
+    monkeypatch.setattr(minority_calibration, "LEAST_RANGE", 0.0)
     calibrating = ("train", "minority-calibration", "--data", stained, "--scores", table)
     code, out, err = invoke(*calibrating, "--model", model, "--steps", 9, "-n", 8)
     assert code == 0, err
