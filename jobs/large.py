@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +19,17 @@ from jobs import large_options as options
 from jobs.bars import bars
 from jobs.device import Precision, autocast
 from jobs.large_record import large_record
+from jobs.large_source import Source, find_field, read_known, size_of, source_of
 from jobs.minority_record import reached_settings, sampling_asked
-from jobs.targets import MixedPrecision, Model
+from jobs.targets import MixedPrecision
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
-    import torch
-
     from gen.data.provenance import Record
-    from gen.embedding_field import EmbeddingField
     from gen.known_region import KnownRegion
-    from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
     from pipelines.minority import MinoritySampling
 
 PREVIEW_SIDE = 1024
-DEFAULT_SIZE = (2048, 2048)
-
-
-class Source(StrEnum):
-    """What a field of embeddings comes from."""
-
-    LIKE = "like"
-    VARIATION = "variation"
-    TEXT = "text"
-    KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -207,60 +193,6 @@ def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float
     }
 
 
-def size_of(config: LargeConfig) -> tuple[int, int]:
-    """(width, height) that was asked for, or else that of the image to be like."""
-    from gen.data.slide import open_slide
-
-    if config.size is not None or config.source is not Source.LIKE:
-        return config.size or DEFAULT_SIZE
-    with open_slide(config.images[0]) as slide:
-        return slide.width, slide.height
-
-
-def read_known(config: LargeConfig, height: int, width: int) -> "KnownRegion | None":
-    """The real picture that is kept, in its place: the middle, if none is named.
-
-    Raises:
-        InvalidInput: mask and picture differ in size, or the picture does not fit.
-    """
-    from gen.data.images import read_colour
-    from gen.known_region import KnownRegion
-
-    if config.keep is None:
-        return None
-    pixels = read_colour(config.keep)
-    rows, columns = pixels.shape[:2]
-    left, top = config.keep_at or (max(0, width - columns) // 2, max(0, height - rows) // 2)
-    mask = None if config.keep_mask is None else read_colour(config.keep_mask).max(axis=2) > 127
-    return KnownRegion(pixels, top, left, mask)
-
-
-def find_field(
-    pipeline: "LargeImagePipeline",
-    config: LargeConfig,
-    height: int,
-    width: int,
-    generator: "torch.Generator",
-    known: "KnownRegion | None" = None,
-) -> "Process[EmbeddingField]":
-    """The field of embeddings that the source asks for; a slide is read region by region."""
-    from gen.data.slide import open_slide
-
-    if config.source is Source.LIKE:
-        with open_slide(config.images[0]) as slide:
-            return (yield from pipeline.field_like(slide.read, slide.height, slide.width))
-    if config.source is Source.KEEP and known is not None:
-        return (yield from pipeline.field_around(known, height, width, generator))
-    if config.source is Source.TEXT:
-        words = pipeline.field_from_text(config.text, height, width, generator=generator)
-        return (yield from words)
-    pictures = []
-    for path in config.images:
-        with open_slide(path) as slide:
-            pictures.append(slide.read(0, 0, slide.height, slide.width))
-    return (yield from pipeline.field_varied(pictures, height, width, generator))
-
-
 def record_of(
     pipeline: "LargeImagePipeline",
     config: LargeConfig,
@@ -298,24 +230,6 @@ def stem_of(path: Path) -> Path:
     return path.with_name(re.sub(r"(\.ome)?\.tiff?$", "", path.name, flags=re.IGNORECASE))
 
 
-def source_of(
-    like: Path | None, variation: list[Path] | None, text: str | None, keep: Path | None
-) -> Source:
-    """What says what is shown.
-
-    Raises:
-        InvalidInput: it is not one thing.
-    """
-    given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
-    sources = [source for source, value in given.items() if value]
-    if len(sources) > 1 or not (sources or keep):
-        raise InvalidInput(
-            "give exactly one of --like IMAGE, --variation IMAGE and --text WORDS, or --keep IMAGE "
-            "to go on with its own tissue"
-        )
-    return sources[0] if sources else Source.KEEP
-
-
 def command(
     like: options.Like = None,
     variation: options.Variation = None,
@@ -324,7 +238,7 @@ def command(
     keep: options.Keep = None,
     keep_mask: options.KeepMask = None,
     keep_at: options.KeepAt = None,
-    model: Model = "histo-mini",
+    model: options.Model = "histo-mini",
     out: options.Out = Path("large.ome.tif"),
     method: options.Windows = options.Method.SHIFT,
     steps: options.Steps = 25,

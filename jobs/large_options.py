@@ -36,6 +36,7 @@ KeepMask = Annotated[
 KeepAt = Annotated[
     str | None, typer.Option(metavar="LEFT,TOP", help="Of --keep, in pixels; the middle")
 ]
+Model = Annotated[str, typer.Option(help="Id, folder or hub id")]
 Out = Annotated[Path, typer.Option(help="OME-TIFF to write")]
 Windows = Annotated[
     Method, typer.Option(help="shift: moving windows; overlap: the paper's, 9 times the work")

@@ -216,9 +216,9 @@ class LargeImagePipeline(DiffusionPipeline):
             generator: of the noise and the shifts, on the CPU.
             scheduler: None is the pipeline's.
             known: a part of a real image that is kept.
-            minority: how rare what is seen shall be among tissue of its embedding: a quantile in
-                [0, 1] of the minority scores of training patches, for calibrated models, or a
-                method with its strength; None leaves it to chance.
+            minority: how rare what is seen shall be: a quantile in [0, 1] of the minority scores
+                of training patches of the magnification, for calibrated models, or a method with
+                its strength; None leaves it to chance.
             minority_method: "boost_and_skip", "classifier" or "self_guided"; None is the cheapest
                 that reaches the level.
             allow_common: levels below 0.5, which push the rare away, are meant.
