@@ -9,6 +9,8 @@ MedphantomError
 ├── Conflict            the id is taken by something else
 ├── LeaseLost           the work was cancelled or given to another worker meanwhile
 ├── NotAllowed          the key is missing, unknown, revoked or lacks a scope
+├── PeerFailed          another machine refused something, or its answer is of no use
+│   └── PeerAway        it cannot be reached, is overloaded, or is not what it is taken for
 └── Busy                no room now, or the quota is spent: come back later
 
 A message names the argument, its value, the rule and what to do instead.
@@ -53,6 +55,14 @@ class NotAllowed(MedphantomError):
     def __init__(self, message: str, known: bool = False) -> None:
         super().__init__(message)
         self.known = known
+
+
+class PeerFailed(MedphantomError):
+    """Another machine refused something, or its answer is of no use."""
+
+
+class PeerAway(PeerFailed):
+    """It cannot be reached, is overloaded, or is not what it is taken for: nothing else will go."""
 
 
 class Busy(MedphantomError):

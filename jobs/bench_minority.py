@@ -26,7 +26,7 @@ def ways(distance: "DistanceKind") -> "dict[str, MinoritySampling | None]":
 
     return {
         PLAIN: None,
-        "boost_and_skip": MinoritySampling("boost_and_skip", 1.1),
+        "boost_and_skip": MinoritySampling("boost_and_skip", 2.0),
         "classifier": MinoritySampling("classifier", 4.0),
         "self_guided": MinoritySampling("self_guided", 0.2, distance=distance),
         "prompt": MinoritySampling("prompt", 0.02, distance=distance),

@@ -17,6 +17,8 @@ from gen.guidance.minority import (
     MinorityCalibration,
     MinorityMethod,
     ScoreSettings,
+    calibration_in,
+    check_method,
 )
 from jobs.bars import Bars, bars
 from jobs.device import Precision, autocast
@@ -26,16 +28,16 @@ from jobs.targets import Data, MixedPrecision, Model, Seed, give
 NUM_QUANTILES = 21  # kept of the training data's scores
 # what is tried of each method: from the least to the strongest that leaves images whole
 STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
-    "boost_and_skip": (0.85, 1.0, 1.05, 1.1, 1.15),
+    "boost_and_skip": (0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
     "classifier": (-4.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0),
-    "self_guided": (-0.3, 0.0, 0.1, 0.3, 0.6, 1.0),
+    "self_guided": (-0.3, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0),
     "prompt": (0.0, 0.01, 0.05, 0.2),
 }
-# the same of patches of tissue; self-guidance by 4 smears colours that no stain has
+# the same of patches of tissue
 TISSUE_STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
     "boost_and_skip": (1.0, 1.2, 1.5),
     "classifier": (-4.0, 0.0, 4.0, 16.0),
-    "self_guided": (-1.0, 0.0, 1.0, 2.0),
+    "self_guided": (0.0, 0.5, 1.0, 2.0),
 }
 # levels of a method that are closer than this differ by chance: it moves nothing, and is left out
 LEAST_RANGE = 0.05
@@ -124,6 +126,10 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     calibration = MinorityCalibration(score=score, scores=kept_scores(config.scores), strengths={})
     tried = TISSUE_STRENGTHS if draws_tissue(config.model) else STRENGTHS
     strengths = measure(drawer, calibration, config, tried, drawn)
+    before = calibration_in(card.calibration)
+    if before is not None and before.score == score:
+        others = before.strengths.items()
+        strengths |= {name: pairs for name, pairs in others if name not in config.methods}
     calibration = calibration.model_copy(update={"strengths": strengths})
     kept = {**card.calibration, "minority": calibration.model_dump(mode="json")}
     fields = card.model_dump(exclude={"weights", "calibration"})
@@ -202,6 +208,10 @@ def command(
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale; 1.5, or of tissue 1")
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="One to calibrate, may be given again; else all, the others stay"),
+    ] = None,
     seed: Seed = 0,
     mixed_precision: MixedPrecision = Precision.NO,
 ) -> None:
@@ -212,15 +222,16 @@ def command(
     0.9 means the same whatever the method.
     """
     config = CalibrationConfig(
-        data, scores, model, split=split, n=n, seed=seed,
+        data, scores, model, tuple(check_method(each) for each in method or METHODS),
+        split=split, n=n, seed=seed,
         num_inference_steps=steps, guidance_scale=guidance, mixed_precision=mixed_precision,
     )  # fmt: skip
     with bars() as drawn:
         figures = calibrate(config, drawn)
     table = Table("method", "levels", "strengths", title=model)
-    for method, pairs in figures["strengths"].items():
+    for name, pairs in figures["strengths"].items():
         levels, strengths = zip(*pairs, strict=True)
         table.add_row(
-            method, f"{levels[0]:.2f} to {levels[-1]:.2f}", f"{strengths[0]:g} to {strengths[-1]:g}"
+            name, f"{levels[0]:.2f} to {levels[-1]:.2f}", f"{strengths[0]:g} to {strengths[-1]:g}"
         )
     give(table, figures, None)

@@ -1,15 +1,19 @@
-"""What differs from host to host, from the environment: MEDPHANTOM_DATA, _STORE, _RESULTS."""
+"""What differs between hosts, from the environment: MEDPHANTOM_DATA, _STORE, _RESULTS, _PACS."""
 
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.pacs.settings import PACSSettings
+
 
 class Settings(BaseSettings):
-    """Where jobs, keys and results are kept."""
+    """Where jobs, keys and results are kept, and which PACS may be reached."""
 
-    model_config = SettingsConfigDict(env_prefix="MEDPHANTOM_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MEDPHANTOM_", env_nested_delimiter="__", frozen=True, hide_input_in_errors=True
+    )
 
     data: Path = Field(
         default_factory=lambda: Path.home() / ".medphantom",
@@ -17,6 +21,10 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(None, description="SQLAlchemy URL of the database of jobs and keys")
     results: str | None = Field(None, description="Folder or fsspec URL of the results")
+    pacs: dict[str, PACSSettings] = Field(
+        default_factory=dict,
+        description="By name, as JSON; or one variable each, as MEDPHANTOM_PACS__ARCHIVE__URL",
+    )
 
     @property
     def store_url(self) -> str:

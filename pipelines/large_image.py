@@ -295,7 +295,8 @@ class LargeImagePipeline(DiffusionPipeline):
         field = field.stretched(height, width)
         scheduler = fresh_scheduler(scheduler or self.scheduler, num_inference_steps)
         generator = generator or _unseeded()
-        scale, skip = begin(minority, torch.ones(()), scheduler)
+        # noise is drawn in bands, none of which holds the long waves of the whole
+        scale, skip = begin(minority, torch.ones(()), scheduler, long_waves=None)
         guided = GuidedWindows(
             self, field, microns_per_pixel, guidance_scale, scheduler, generator, minority,
             on_denoised,

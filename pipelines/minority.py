@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InvalidInput
-from gen.guidance.boost_and_skip import boost
+from gen.guidance.boost_and_skip import boost, start_scale
 from gen.guidance.learnt_word import make_room
 from gen.guidance.minority import (
     CALIBRATE,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
 
 SKIPPED = 0.12  # of the steps: 3 of 25
+LONG_WAVES = 2.0  # half-waves a side: the width of what boost_and_skip boosts
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,21 @@ class MinoritySampling:
         return self.every or (EVERY if self.method == "self_guided" else 1)
 
 
-def begin(sampling: MinoritySampling | None, noise: Tensor, scheduler: Any) -> tuple[Tensor, int]:
-    """Latents (N, c, h, w) to start from, and how many steps are left out."""
+def begin(
+    sampling: MinoritySampling | None,
+    noise: Tensor,
+    scheduler: Any,
+    long_waves: float | None = LONG_WAVES,
+) -> tuple[Tensor, int]:
+    """Latents (N, c, h, w) to start from, and how many steps are left out.
+
+    `long_waves` are what boost_and_skip boosts, in half-waves a side; None is all noise.
+    """
     if sampling is None or sampling.method != "boost_and_skip":
         return noise * scheduler.init_noise_sigma, 0
     skip = round(SKIPPED * len(scheduler.timesteps))
-    return boost(noise, scheduler, sampling.strength, skip), skip
+    scale = start_scale(scheduler, skip).to(noise)
+    return boost(noise, sampling.strength, long_waves) * scale, skip
 
 
 def read_calibration(model: str) -> MinorityCalibration:

@@ -47,8 +47,9 @@ def command(
 
     medphantom serve --config service.yaml
     """
+    from jobs.hosts import is_loopback
     from jobs.keys import KeyStore
-    from serve.settings import check_exposure, is_loopback
+    from serve.settings import check_exposure
 
     fields = read_config(config) if config else {}
     fields.setdefault("require_keys", not is_loopback(host))

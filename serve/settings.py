@@ -1,12 +1,12 @@
 """What a service is made of: the arguments of `serve.app:build`."""
 
 import os
-from ipaddress import ip_address
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gen.errors import InvalidInput
+from jobs.hosts import is_loopback
 from jobs.settings import Settings
 
 
@@ -117,11 +117,3 @@ def check_exposure(args: AppArgs, host: str) -> None:
             f"host is {host}, which other machines can reach, but require_keys is false: anybody "
             "could use this service; set require_keys to true, or bind to 127.0.0.1"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,12 +5,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 
-from gen.data.dicom_header import RECORD_CREATOR, RECORD_ELEMENT, RECORD_GROUP
+from gen.data.dicom_elements import coded, decimals, shorten
+from gen.data.dicom_origin import file_meta, say_synthetic
 from gen.data.medical_image import to_integers
 from gen.data.provenance import Record, dicom_uid
 from gen.errors import InvalidInput
@@ -51,15 +51,18 @@ def build_dicom(
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     _identify(dataset, record, f"{sop_class}-{bits}")
-    _say_synthetic(dataset, record)
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.BurnedInAnnotation = "NO"
+    dataset.RecognizableVisualFeatures = "NO"
+    dataset.LossyImageCompression = "00"
+    dataset.ImageComments = shorten(f"Synthetic. Prompt: {record.prompt}", 10240)
+    say_synthetic(dataset, record, record.describe())
     _put_pixels(dataset, to_integers(pixels, bits), bits)
     if sop_class == "DX":
         _as_digital_x_ray(dataset, spacing_mm, view)
     else:
         _as_secondary_capture(dataset, spacing_mm)
-    block = dataset.private_block(RECORD_GROUP, RECORD_CREATOR, create=True)
-    block.add_new(RECORD_ELEMENT, "UT", record.to_json())
-    dataset.file_meta = _file_meta(dataset)
+    dataset.file_meta = file_meta(dataset)
     return dataset
 
 
@@ -78,29 +81,6 @@ def _identify(dataset: Dataset, record: Record, kind: str) -> None:
     dataset.SOPInstanceUID = dicom_uid(record, f"instance-{kind}")
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.ContentDate = dataset.ContentTime = ""
-
-
-def _say_synthetic(dataset: Dataset, record: Record) -> None:
-    """Synthetic Data and the equipment that synthesised it (PS3.3 C.12.1)."""
-    dataset.SyntheticData = "YES"
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.BurnedInAnnotation = "NO"
-    dataset.RecognizableVisualFeatures = "NO"
-    dataset.LossyImageCompression = "00"
-    dataset.DerivationDescription = _shorten(record.describe(), 960)  # of 1024
-    dataset.ImageComments = _shorten(f"Synthetic. Prompt: {record.prompt}", 10240)
-    dataset.Manufacturer = "medphantom"
-    dataset.ManufacturerModelName = _shorten(record.model, 64)
-    dataset.DeviceSerialNumber = record.weight_sha256
-    dataset.SoftwareVersions = _shorten(record.software, 64)
-    equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = _coded(codes.DCM.SynthesizingEquipment)
-    equipment.Manufacturer = dataset.Manufacturer
-    equipment.ManufacturerModelName = dataset.ManufacturerModelName
-    equipment.DeviceSerialNumber = dataset.DeviceSerialNumber
-    equipment.SoftwareVersions = dataset.SoftwareVersions
-    equipment.ContributionDescription = dataset.DerivationDescription
-    dataset.ContributingEquipmentSequence = Sequence([equipment])
 
 
 def _put_pixels(dataset: Dataset, values: NDArray[np.uint8 | np.uint16], bits: int) -> None:
@@ -129,16 +109,16 @@ def _as_digital_x_ray(
     dataset.PixelIntensityRelationshipSign = -1  # brighter pixels, fewer X-rays
     dataset.BodyPartExamined = "CHEST"
     dataset.ImageLaterality = "U"
-    dataset.AnatomicRegionSequence = _coded(codes.cid4009.Chest)
+    dataset.AnatomicRegionSequence = coded(codes.cid4009.Chest)
     dataset.DetectorType = dataset.PositionerType = ""
     if spacing_mm is None:
         nominal = NOMINAL_FIELD_MM / max(dataset.Rows, dataset.Columns)
         spacing_mm = (nominal, nominal)
         dataset.DerivationDescription += " Pixel spacing is nominal: do not measure."
-    dataset.ImagerPixelSpacing = _decimals(spacing_mm)
+    dataset.ImagerPixelSpacing = decimals(spacing_mm)
     dataset.PatientOrientation = _ORIENTATIONS[view or "PA"]
     dataset.ViewPosition = view or ""
-    dataset.ViewCodeSequence = _coded(_VIEWS[view] if view else codes.cid4010.Frontal)
+    dataset.ViewCodeSequence = coded(_VIEWS[view] if view else codes.cid4010.Frontal)
     dataset.AcquisitionContextSequence = Sequence()
 
 
@@ -149,15 +129,7 @@ def _as_secondary_capture(dataset: Dataset, spacing_mm: tuple[float, float] | No
     dataset.ConversionType = "SYN"
     dataset.PatientOrientation = dataset.Laterality = ""
     if spacing_mm is not None:
-        dataset.PixelSpacing = _decimals(spacing_mm)
-
-
-def _file_meta(dataset: Dataset) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    return meta
+        dataset.PixelSpacing = decimals(spacing_mm)
 
 
 def _check_spacing(spacing_mm: tuple[float, float] | None) -> None:
@@ -165,22 +137,3 @@ def _check_spacing(spacing_mm: tuple[float, float] | None) -> None:
         raise InvalidInput(
             f"spacing_mm is {spacing_mm}, but both numbers must be positive; pass None if unknown"
         )
-
-
-def _coded(code: Code) -> Sequence:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return Sequence([item])
-
-
-def _decimals(values: tuple[float, float]) -> list[str]:
-    """Decimal strings: at most 16 characters each."""
-    return [f"{value:.9g}" for value in values]
-
-
-def _shorten(text: str, length: int) -> str:
-    """Fit a value representation; a backslash would split it, a control character is forbidden."""
-    clean = "".join(" " if ord(char) < 32 else char for char in text.replace("\\", "/"))
-    return clean.strip() if len(clean) <= length else clean[: length - 3].strip() + "..."

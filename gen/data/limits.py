@@ -48,6 +48,10 @@ class Limits:
             )
 
 
+# A whole scan: 134 million pixels, which take half a gigabyte as float32.
+STACK_LIMITS = Limits(max_frames=512, max_pixels=512 * 512, max_bytes=2**28)
+
+
 def read_bytes(source: Source, limits: Limits) -> tuple[str, bytes]:
     """Return (name for messages, content) of a regular file or of bytes already in memory."""
     if isinstance(source, bytes):

@@ -1,4 +1,4 @@
-"""One grey medical picture, with what is known of its pixels."""
+"""Grey medical pictures, one or a stack, with what is known of their pixels."""
 
 from dataclasses import dataclass
 
@@ -28,18 +28,42 @@ class MedicalImage:
     source: str
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim != 2 or self.pixels.size == 0:
-            raise UnsafeFile(f"{self.source} has shape {self.pixels.shape}, but (H, W) is needed")
-        low, high = float(self.pixels.min()), float(self.pixels.max())
-        if not np.isfinite(self.pixels).all():
-            raise UnsafeFile(
-                f"{self.source} has pixels that are NaN or infinite; check its rescale and window"
-            )
-        if low == high:
-            raise UnsafeFile(
-                f"{self.source} is constant (every pixel is {low:.4g}), but a picture needs "
-                "contrast; check its window, or leave it out"
-            )
+        _check(self.source, self.pixels, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStack:
+    """The frames of one file, in its order, all of one shape; see `MedicalImage`.
+
+    Args:
+        pixels: (F, H, W) float32 in [0, 1], finite; a single frame may be constant.
+        bits, spacing_mm, modality, source: as of a `MedicalImage`.
+    """
+
+    pixels: NDArray[np.float32]
+    bits: int
+    spacing_mm: tuple[float, float] | None
+    modality: str | None
+    source: str
+
+    def __post_init__(self) -> None:
+        _check(self.source, self.pixels, 3)
+
+
+def _check(source: str, pixels: NDArray[np.float32], dimensions: int) -> None:
+    if pixels.ndim != dimensions or pixels.size == 0:
+        axes = "(H, W)" if dimensions == 2 else "(F, H, W)"
+        raise UnsafeFile(f"{source} has shape {pixels.shape}, but {axes} is needed")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite(pixels).all():
+        raise UnsafeFile(
+            f"{source} has pixels that are NaN or infinite; check its rescale and window"
+        )
+    if low == high:
+        raise UnsafeFile(
+            f"{source} is constant (every pixel is {low:.4g}), but a picture needs contrast; "
+            "check its window, or leave it out"
+        )
 
 
 def to_integers(pixels: NDArray[np.floating], bits: int) -> NDArray[np.uint8 | np.uint16]:

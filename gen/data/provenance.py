@@ -133,9 +133,12 @@ class Record(BaseModel):
         return cls.from_row(_choose(_json_rows(name, data), name, index, file_name), name)
 
 
-def dicom_uid(record: Record, kind: str) -> UID:
-    """A UID that the same record and kind ("study", "series", ...) always get again."""
-    return generate_uid(entropy_srcs=["medphantom", kind, record.record_sha256])
+def dicom_uid(record: Record, kind: str, *more: str) -> UID:
+    """A UID that the same record and kind ("study", "series", ...) always get again.
+
+    `more` tells apart what one record makes several of.
+    """
+    return generate_uid(entropy_srcs=["medphantom", kind, record.record_sha256, *more])
 
 
 def _png_text(name: str, data: bytes) -> str:

@@ -8,12 +8,14 @@ from PIL import Image
 
 from gen.errors import InvalidInput
 
+Mode = Literal["crop", "pad"]
+
 
 def fit(
     pixels: NDArray[np.floating],
     size: int,
     orig_size: tuple[int, int] | None = None,
-    mode: Literal["crop", "pad"] = "crop",
+    mode: Mode = "crop",
 ) -> NDArray[np.float32]:
     """Resize once, to the true aspect, then crop or pad to a square.
 
@@ -31,16 +33,49 @@ def fit(
     """
     if pixels.ndim != 2 or not pixels.size:
         raise InvalidInput(f"pixels have the shape {pixels.shape}, but must be (height, width)")
-    if size < 1 or min(orig_size or (1, 1)) < 1:
-        raise InvalidInput(f"size is {size} and orig_size {orig_size}; sides must be at least 1")
-    height, width = orig_size or pixels.shape
-    side = min(height, width) if mode == "crop" else max(height, width)
-    target = tuple(max(1, round(each * size / side)) for each in (width, height))
+    target = _resized(orig_size or pixels.shape, size, mode)[::-1]
     picture = Image.fromarray(np.asarray(pixels, np.float32))
     resized = (
         picture if picture.size == target else picture.resize(target, Image.Resampling.LANCZOS)
     )
     return _to_square(np.clip(np.asarray(resized, np.float32), 0, 1), size)
+
+
+def fit_boxes(
+    boxes: NDArray[np.floating],
+    stored_size: tuple[int, int],
+    size: int,
+    orig_size: tuple[int, int] | None = None,
+    mode: Mode = "crop",
+) -> NDArray[np.float64]:
+    """Where boxes lie once `fit` has made a square of their picture.
+
+    Args:
+        boxes: (B, 4), each (top, left, bottom, right) in pixels of the stored picture.
+        stored_size: its (height, width).
+        size, orig_size, mode: see `fit`.
+
+    Returns:
+        (B, 4) in pixels of the square; what is cut off is left out, which may be all of a box.
+
+    Raises:
+        InvalidInput: the size is not positive.
+    """
+    resized = _resized(orig_size or stored_size, size, mode)
+    scale = np.array(resized) / stored_size
+    room = size - np.array(resized)
+    moved = np.where(room > 0, room // 2, -(-room // 2))
+    fitted: NDArray[np.float64] = np.clip(boxes * np.tile(scale, 2) + np.tile(moved, 2), 0, size)
+    return fitted
+
+
+def _resized(true_size: tuple[int, ...], size: int, mode: Mode) -> tuple[int, int]:
+    """(height, width) before it is cut or padded."""
+    if size < 1 or min(true_size) < 1:
+        raise InvalidInput(f"size is {size} and orig_size {true_size}; sides must be at least 1")
+    side = min(true_size) if mode == "crop" else max(true_size)
+    height, width = (max(1, round(each * size / side)) for each in true_size)
+    return height, width
 
 
 def _to_square(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -15,5 +15,9 @@ crops.py        distances of their crops
 seams.py        edges where the windows of a large image met, and sharpness
 condition.py    whether each place shows what it was asked to
 structure.py, tile_copies.py, tile_planted.py  places that are copies of a training tile
+weighted.py     bootstraps of figures that are no means, and of gaps between them
+anomaly.py      scores of anomaly maps, their AUROC and thresholds from healthy images
+anomaly_pixels.py, anomaly_boxes.py  whether maps are high where lesions and boxes are
+anomaly_healing.py  whether the pseudo-healthy image keeps and heals what it should
 sensitivity.py  known harms, and which figure answers to them
 """

@@ -61,14 +61,14 @@ def _ms_ssim(first: Tensor, second: Tensor) -> Tensor:
     for scale, weight in enumerate(SCALE_WEIGHTS):
         if scale:
             first, second = F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)
-        luminance, structure = _ssim_maps(first, second)
+        luminance, structure = ssim_maps(first, second)
         if scale == len(SCALE_WEIGHTS) - 1:  # luminance counts at the coarsest scale only
             structure = luminance * structure
         similarity *= structure.mean((1, 2, 3)).clamp_min(0) ** weight
     return similarity
 
 
-def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Luminance, and contrast times structure (Wang et al. 2004, equation 13), (N, 1, S, S)."""
     mean_x, mean_y, xx, yy, xy = _blur(
         torch.stack([x, y, x * x, y * y, x * y]).flatten(0, 1)

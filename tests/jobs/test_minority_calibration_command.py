@@ -42,7 +42,7 @@ def test_the_card_says_which_strength_reaches_which_level(
 ) -> None:
     add_card(tiny_folder)
     strengths = {"boost_and_skip": (1.0, 1.5), "self_guided": (0.0, 0.5), "classifier": (0.0,)}
-    monkeypatch.setattr(minority_calibration, "LEAST_RANGE", -1.0)
+    monkeypatch.setattr(minority_calibration, "LEAST_RANGE", -1.0)  # of random networks none rises
     monkeypatch.setattr(minority_calibration, "STRENGTHS", {**strengths, "prompt": (0.0, 0.1)})
     arguments = ["--data", str(chests), "--scores", str(scores), "--model", str(tiny_folder)]
     arguments = ["train", "minority-calibration", "--split", "train", "--steps", "4", *arguments]
@@ -63,6 +63,11 @@ def test_the_card_says_which_strength_reaches_which_level(
     plain = {pairs[0][0] for pairs in calibration.strengths.values()}
     assert max(plain) - min(plain) < 0.15
     assert json.loads(done.stdout)["strengths"].keys() == calibration.strengths.keys()
+    monkeypatch.setattr(minority_calibration, "STRENGTHS", {"boost_and_skip": (1.0,)})
+    again = CliRunner().invoke(app, [*arguments, "-n", "8", "--method", "boost_and_skip"])
+    strengths_again = json.loads(again.stdout)["strengths"]
+    assert len(strengths_again["boost_and_skip"]) == 1
+    assert strengths_again["prompt"] == [list(pair) for pair in calibration.strengths["prompt"]]
 
 
 def test_what_cannot_be_calibrated_is_refused(

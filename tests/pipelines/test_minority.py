@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen.denoising import make_generators, scheduler_named
+from gen.denoising import fresh_scheduler, make_generators, scheduler_named
 from gen.engine import Engine, run
 from gen.errors import InvalidInput
 from gen.guidance.minority import METHODS, MinorityCalibration, ScoreSettings
+from gen.guidance.self_guided import BETWEEN, EVERY
 from gen.models.minority_classifier import MinorityClassifier
 from gen.store.card import write_card
 from gen.types import Process
@@ -80,8 +81,11 @@ def test_boost_and_skip_saves_calls_and_self_guidance_adds_few(
     assert plain == 2 * 2 * 9
     # 12 % of nine steps is one step, of two images with and without their condition
     assert calls(MinoritySampling("boost_and_skip", 1.5)) == plain - 4
-    # every fifth step two rows an image, none with the null
-    assert calls(MinoritySampling("self_guided", 1.0)) == plain + 2 * 2 * 2
+    # every second step of those between two rows an image, none with the null
+    lowest, highest = BETWEEN
+    timesteps = fresh_scheduler(pipeline.scheduler, 9).timesteps
+    between = int(((timesteps >= lowest * 1000) & (timesteps <= highest * 1000)).sum())
+    assert calls(MinoritySampling("self_guided", 1.0)) == plain + 2 * 2 * -(-between // EVERY)
     assert calls(MinoritySampling("classifier", 1.0)) == plain
 
 

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from gen.errors import InvalidInput
+from jobs.hosts import is_loopback
 from jobs.settings import Settings
 from serve.cli import app
-from serve.settings import AppArgs, check_exposure, is_loopback
+from serve.settings import AppArgs, check_exposure
 
 NAMES = ("MEDPHANTOM_DATA", "MEDPHANTOM_STORE", "MEDPHANTOM_RESULTS")
 SELF = ["127.0.0.1", "127.8.9.10", "::1", "localhost"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gen.data.transforms import fit
+from gen.data.transforms import Mode, fit, fit_boxes
 from gen.errors import InvalidInput
 
 
@@ -91,3 +91,26 @@ def test_above_stays_above() -> None:
 def test_a_square_of_the_right_size_is_left_alone() -> None:
     picture = np.random.default_rng(0).random((32, 32)).astype(np.float32)
     assert np.array_equal(fit(picture, 32), picture)
+
+
+@given(
+    stored=st.tuples(st.integers(60, 140), st.integers(60, 140)),
+    orig=st.none() | st.tuples(st.integers(80, 300), st.integers(80, 300)),
+    mode=st.sampled_from(["crop", "pad"]),
+)
+def test_a_box_lies_around_what_it_lay_around(
+    stored: tuple[int, int], orig: tuple[int, int] | None, mode: Mode
+) -> None:
+    picture = np.zeros(stored)
+    picture[20:41, 24:49] = 1
+    fitted = fit(picture, 128, orig, mode)
+    (box,) = fit_boxes(np.array([[20, 24, 41, 49]]), stored, 128, orig, mode)
+    rows, columns = (np.flatnonzero((fitted > 0.5).any(axis)) for axis in (1, 0))
+    if len(rows):  # else all of it was cut off
+        seen = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+        assert box == pytest.approx(seen, abs=1.1)
+
+
+def test_a_box_that_is_cut_off_has_no_area() -> None:
+    (box,) = fit_boxes(np.array([[0.0, 0, 10, 10]]), (50, 100), 50)
+    assert box[1] == box[3] == 0

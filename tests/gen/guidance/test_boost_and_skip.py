@@ -16,7 +16,7 @@ from torch import Tensor
 from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
 from gen.engine import run
 from gen.errors import InvalidInput
-from gen.guidance.boost_and_skip import boost
+from gen.guidance.boost_and_skip import boost, cosines, start_scale
 from gen.noising import Noising
 from gen.types import ModelCall, Process
 
@@ -45,7 +45,7 @@ def draw(scheduler: Any, factor: float, skip: int, num_steps: int = 100) -> tupl
     generators = make_generators(SEEDS)
     fresh = fresh_scheduler(scheduler, num_steps)
     noise = draw_noise(SHAPE, generators)
-    start = boost(noise, fresh, factor, skip)
+    start = boost(noise, factor) * start_scale(fresh, skip)
     process = denoise(start, fresh, predict, generators, skip=skip)
     return run(process, {"unet": unet}), noise
 
@@ -86,15 +86,29 @@ def test_skipped_steps_are_not_computed(scheduler: Any) -> None:
     assert asked == pytest.approx(fresh_scheduler(scheduler, 10).timesteps[4:].tolist())
 
 
+def test_long_waves_grow_by_the_factor_and_short_ones_stay() -> None:
+    rows, columns = cosines(8), cosines(6)
+    assert torch.allclose(rows @ rows.T, torch.eye(8, dtype=rows.dtype), atol=1e-12)
+
+    def wave(vertical: int, horizontal: int) -> Tensor:
+        return torch.outer(rows[vertical], columns[horizontal]).float()[None, None]
+
+    for wanted, place in ((3.0, (0, 0)), (1 + 2 * math.exp(-0.5), (2, 0)), (1.0, (7, 5))):
+        assert torch.allclose(boost(wave(*place), 3.0, 2.0), wanted * wave(*place), atol=1e-3)
+    noise = draw_noise((2, 8, 6), make_generators(SEEDS))
+    assert torch.allclose(boost(noise, 1.0, 2.0), noise, atol=1e-6)
+    assert torch.allclose(boost(noise, 1.7, 1e6), boost(noise, 1.7), atol=1e-5)
+
+
 def test_what_cannot_be_boosted_or_skipped_is_refused() -> None:
     scheduler = fresh_scheduler(SCHEDULERS[0], 10)
     noise = torch.zeros(1, *SHAPE)
     for factor in (0.0, math.nan):
         with pytest.raises(InvalidInput, match=r"must be above 0; try 1\.2"):
-            boost(noise, scheduler, factor, 0)
+            boost(noise, factor)
     for skip in (-1, 10):
         with pytest.raises(InvalidInput, match="from 0 to 9"):
-            boost(noise, scheduler, 1.0, skip)
+            start_scale(scheduler, skip)
     counting = fresh_scheduler(PNDMScheduler(skip_prk_steps=True), 10)
     with pytest.raises(InvalidInput, match="PNDMScheduler, which cannot leave out its first 2"):
         run(denoise(noise, counting, predict, make_generators([0]), skip=2), {})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
 from gen.engine import run
-from gen.guidance.boost_and_skip import boost
+from gen.guidance.boost_and_skip import boost, start_scale
 from gen.guidance.minority_score import minority_scores, squared_error
 from gen.guidance.ordinal_classifier import towards_class
 from gen.models.minority_classifier import classes_of
@@ -144,7 +144,8 @@ def sample(trained: Trained, guided: Predict, factor: float = 1.0, skip: int = 0
     """Points (N, 2)."""
     scheduler = fresh_scheduler(SCHEDULER, 25)
     generators = make_generators(range(NUM_SAMPLES))
-    start = boost(draw_noise((2, 1, 1), generators), scheduler, factor, skip)
+    noise = draw_noise((2, 1, 1), generators)
+    start = boost(noise, factor) * start_scale(scheduler, skip)
     process = denoise(start, scheduler, guided, generators, skip=skip)
     return run(process, trained.components, max_rows=NUM_SAMPLES).flatten(1)
 
