@@ -37,7 +37,7 @@ STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
 TISSUE_STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
     "boost_and_skip": (1.0, 1.2, 1.5),
     "classifier": (-4.0, 0.0, 4.0, 16.0),
-    "self_guided": (0.0, 0.5, 1.0, 2.0),
+    "self_guided": (0.0, 0.5, 1.0, 1.5),
 }
 # levels of a method that are closer than this differ by chance: it moves nothing, and is left out
 LEAST_RANGE = 0.05
