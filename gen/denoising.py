@@ -111,10 +111,7 @@ def denoise(
     Raises:
         InvalidInput: there is not a generator for each image, or the scheduler cannot skip.
     """
-    if len(generator) != len(latents):
-        raise InvalidInput(
-            f"generator has {len(generator)} entries for {len(latents)} images; give one for each"
-        )
+    check_generators(generator, len(latents))
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     noise = {"generator": list(generator)} if takes_generator else {}
     begin(scheduler, skip)
@@ -127,6 +124,14 @@ def denoise(
             replaced = on_step(index, timestep, latents, denoised(scheduler, output))
             latents = latents if replaced is None else replaced
     return latents
+
+
+def check_generators(generator: Sequence[torch.Generator], num_images: int) -> None:
+    """Raise InvalidInput unless there is one for each image."""
+    if len(generator) != num_images:
+        raise InvalidInput(
+            f"generator has {len(generator)} entries for {num_images} images; give one for each"
+        )
 
 
 def begin(scheduler: Scheduler, step: int) -> None:

@@ -7,14 +7,13 @@ needs no such help, and sees the context from the first step on.
 Masks are (N, 1, h, w), 1 where latents are painted and 0 where they are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gen.ddim import StochasticDDIMScheduler
-from gen.denoising import OnStep, denoise, draw_noise
+from gen.denoising import check_generators, denoise, draw_noise
 from gen.errors import InvalidInput
 from gen.noising import Noising
 from gen.types import Predict, Process, Scheduler
@@ -42,9 +41,12 @@ def blended_latents(
             under the mask, more keeps some of it.
 
     Raises:
-        InvalidInput: the mask does not fit.
+        InvalidInput: an argument breaks a rule.
     """
-    check_mask(known, mask)
+    check_inputs(known, mask, scheduler, generator, skip)
+    if hasattr(scheduler, "set_begin_index"):
+        # else its noise is that of a timestep, and of fine steps several are rounded to one
+        scheduler.set_begin_index(skip)
     noise = draw_noise(known.shape[1:], generator).to(known)
     start = scheduler.add_noise(known, noise, scheduler.timesteps[skip : skip + 1])
     if skip == 0:  # the last level of a schedule is not pure noise, but models start from that
@@ -56,8 +58,11 @@ def blended_latents(
 
 def keep_known(
     known: Tensor, mask: Tensor, scheduler: Scheduler, generator: Sequence[torch.Generator]
-) -> OnStep:
-    """After each step, put `known` with the noise of the next one where nothing is painted."""
+) -> Callable[[int, Tensor, Tensor, Tensor], Tensor]:
+    """After each step, `known` with the noise of the next one where nothing is painted.
+
+    What it answers is a `gen.denoising.OnStep`.
+    """
 
     def put_back(index: int, timestep: Tensor, latents: Tensor, _: Tensor) -> Tensor:
         kept = known
@@ -72,7 +77,7 @@ def keep_known(
 def repaint(
     known: Tensor,
     mask: Tensor,
-    scheduler: StochasticDDIMScheduler,
+    scheduler: Scheduler,
     predict: Predict,
     generator: Sequence[torch.Generator],
     skip: int = 0,
@@ -86,14 +91,15 @@ def repaint(
 
     Args:
         known, mask, predict, generator, skip: see `blended_latents`.
-        scheduler: a fresh one; algorithm 1 needs one whose steps do not depend on earlier ones.
+        scheduler: a fresh one whose steps do not depend on earlier ones, such as
+            `gen.ddim.StochasticDDIMScheduler`.
         num_resamples: U, how often each step is taken.
         start: clean latents (N, C, h, w) that are noised to begin from; None is `known`.
 
     Raises:
         InvalidInput: an argument breaks a rule.
     """
-    check_mask(known, mask)
+    check_inputs(known, mask, scheduler, generator, skip)
     if num_resamples < 1:
         raise InvalidInput(f"num_resamples is {num_resamples}, but must be at least 1; try 5")
     noising = Noising(scheduler)
@@ -105,12 +111,12 @@ def repaint(
         timesteps[0],
     )
     for number, timestep in enumerate(timesteps):
-        last = number + 1 == len(timesteps)
         for resample in range(num_resamples):
             output = yield from predict(latents, timestep)
-            step = scheduler.step(output, int(timestep), latents, generator=list(generator))
-            earlier = put_back(skip + number, timestep, step.prev_sample, step.prev_sample)
-            if last or resample + 1 == num_resamples:
+            step = scheduler.step(output, timestep.long(), latents, generator=list(generator))
+            earlier = step.prev_sample
+            earlier = put_back(skip + number, timestep, earlier, earlier)
+            if number + 1 == len(timesteps) or resample + 1 == num_resamples:
                 break
             latents = noise_again(earlier, noising, timesteps[number + 1], timestep, generator)
         latents = earlier
@@ -133,16 +139,22 @@ def noise_again(
 
 
 def shown(predict: Predict, known: Tensor, mask: Tensor) -> Predict:
-    """The predictor of a network with channels for what is kept: latents, mask, kept latents.
-
-    The layout is that of Stable Diffusion's inpainting models.
-    """
-    context = torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
+    """The predictor of a network with channels for what is kept: latents, then `context_of`."""
+    check_mask(known, mask)
+    context = context_of(known, mask)
 
     def with_context(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
         return (yield from predict(torch.cat([latents, context.to(latents)], 1), timestep))
 
     return with_context
+
+
+def context_of(known: Tensor, mask: Tensor) -> Tensor:
+    """What such a network is shown beside noisy latents (N, C, h, w): (N, 1 + C, h, w).
+
+    The mask and the kept latents, 0 where it paints, as Stable Diffusion's inpainting models.
+    """
+    return torch.cat([mask.to(known), known * (1 - mask.to(known))], 1)
 
 
 def to_cells(mask: Tensor, factor: int, dilation: int = 0) -> Tensor:
@@ -152,17 +164,46 @@ def to_cells(mask: Tensor, factor: int, dilation: int = 0) -> Tensor:
         mask: 1 or True where pixels are painted.
         factor: pixels a cell.
         dilation: cells that the mask grows by on each side.
+
+    Raises:
+        InvalidInput: the image does not consist of whole cells.
     """
+    if mask.shape[2] % factor or mask.shape[3] % factor:
+        raise InvalidInput(
+            f"mask has the shape {tuple(mask.shape)}, but its sides must be multiples of {factor};"
+            " fit image and mask to such a size"
+        )
     cells = torch.nn.functional.max_pool2d(mask.float(), factor)
     if dilation:
         cells = torch.nn.functional.max_pool2d(cells, 2 * dilation + 1, 1, dilation)
     return cells
 
 
+def check_inputs(
+    known: Tensor,
+    mask: Tensor,
+    scheduler: Scheduler,
+    generator: Sequence[torch.Generator],
+    skip: int,
+) -> None:
+    """Raise InvalidInput if what the processes here are given breaks a rule."""
+    check_mask(known, mask)
+    check_generators(generator, len(known))
+    if not 0 <= skip < len(scheduler.timesteps):
+        raise InvalidInput(
+            f"skip is {skip}, but must leave one of {len(scheduler.timesteps)} steps; try 0"
+        )
+
+
 def check_mask(known: Any, mask: Tensor) -> None:
-    """Raise InvalidInput unless a mask is (N, 1, h, w) for latents (N, C, h, w)."""
+    """Raise InvalidInput unless a mask is (N, 1, h, w) of 0 and 1 for latents (N, C, h, w)."""
     if known.ndim != 4 or mask.shape != (len(known), 1, *known.shape[2:]):
         raise InvalidInput(
             f"mask has the shape {tuple(mask.shape)}, but must be (N, 1, h, w) for latents of"
             f" {tuple(known.shape)}; see gen.inpainting.to_cells"
+        )
+    if bool(((mask != 0) & (mask != 1)).any()):
+        raise InvalidInput(
+            f"mask holds values from {mask.min()} to {mask.max()}, but must be 1 where latents are"
+            " painted and 0 where they are kept; cut it at a threshold"
         )

@@ -30,7 +30,9 @@ def ways(distance: "DistanceKind") -> "dict[str, MinoritySampling | None]":
         "classifier": MinoritySampling("classifier", 4.0),
         "self_guided": MinoritySampling("self_guided", 0.2, distance=distance),
         "prompt": MinoritySampling("prompt", 0.02, distance=distance),
-        "self_guided, every step": MinoritySampling("self_guided", 0.2, every=1, distance=distance),
+        "self_guided, every step": MinoritySampling(
+            "self_guided", 0.2, every=1, between=(0, 1), distance=distance
+        ),
     }
 
 

@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
 from jobs import (
+    anomaly,
     bench,
+    bench_anomaly,
     bench_large,
     bench_minority,
     evaluate,
@@ -56,12 +58,14 @@ app = typer.Typer(
 )
 app.command("generate")(generate.command)
 app.command("large")(large.command)
+app.add_typer(anomaly.commands, name="anomaly")
 app.add_typer(models.commands, name="models")
 train.commands.command("minority-scores")(minority_scores.command)
 train.commands.command("minority-calibration")(minority_calibration.command)
 app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
+bench.commands.command("anomaly")(bench_anomaly.command)
 bench.commands.command("large")(bench_large.command)
 bench.commands.command("minority")(bench_minority.command)
 app.add_typer(bench.commands, name="bench")

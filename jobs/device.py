@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from gen.types import Component, Components
+
 
 class Precision(StrEnum):
     """Of what networks compute in; their weights stay as they are."""
@@ -20,6 +22,21 @@ def autocast(precision: Precision) -> "torch.autocast":
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.autocast(kind, torch.bfloat16, enabled=precision is Precision.BF16)
+
+
+def precise(networks: "Components", precision: Precision) -> "dict[str, Component]":
+    """The same networks, computing in that precision; what is done with their answers is not."""
+    if precision is Precision.NO:
+        return dict(networks)
+
+    def rounding(network: "Component") -> "Component":
+        def answer(*rows: "torch.Tensor") -> "torch.Tensor":
+            with autocast(precision):
+                return network(*rows).float()
+
+        return answer
+
+    return {name: rounding(network) for name, network in networks.items()}
 
 
 def device_name(threads: int | None = None) -> str:

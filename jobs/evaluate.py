@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gen.errors import InvalidInput
-from jobs import evaluate_large, membership, rarity, reidentification, variations
+from jobs import evaluate_anomaly, evaluate_large, membership, rarity, reidentification, variations
 from jobs.audit.command import (
     CACHE,
     AuditConfig,
@@ -37,6 +37,7 @@ commands = typer.Typer(
     no_args_is_help=True, help="Measure synthetic images against real ones, beside a real floor."
 )
 
+commands.command("anomaly")(evaluate_anomaly.command)
 commands.command("large")(evaluate_large.command)
 commands.command("membership")(membership.membership)
 commands.command("rarity")(rarity.command)

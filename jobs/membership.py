@@ -162,7 +162,7 @@ def losses_of(
     """The model's loss (N,) on images (N, 1, S, S) uint8 under their prompts, without guidance."""
     from gen.denoising import make_generators
     from gen.metrics.membership import denoising_losses
-    from gen.training.text_to_image import encode_images
+    from gen.training.captioned import encode_images
 
     device = pipeline.unet.device
     latents = encode_images(pipeline.vae, images, device).to(device)

@@ -13,9 +13,9 @@ from gen.encoders.loading import load_encoder
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.minority import MinorityCalibration, ScoreSettings
-from gen.training.text_to_image import encode_images
-from jobs.minority_subjects import OTHER, Subject, seed_of
-from jobs.targets import Drawn, Pictures, shuffled
+from gen.training.captioned import encode_images
+from jobs.minority_subjects import OTHER, Subject
+from jobs.targets import Drawn, Pictures, seed_of, shuffled
 from pipelines.rarity import levels_reached, score_latents
 from pipelines.text_to_cxr import GUIDANCE_SCALE, TextToCXRPipeline
 

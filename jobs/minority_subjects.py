@@ -4,7 +4,6 @@ A model of chest X-rays is asked about whole images under their prompts, `minori
 patch model about crops of tissue under their embeddings, `minority_tissue.py`.
 """
 
-import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,8 +65,3 @@ class Drawer(Protocol):
 def draws_tissue(model: str) -> bool:
     """Whether a model draws patches from embeddings, not images from words."""
     return task_of(model) == "embedding-to-image"
-
-
-def seed_of(seed: int, name: str) -> int:
-    """Of a subject's noise, which depends on nothing else."""
-    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:15], 16)

@@ -15,7 +15,8 @@ from gen.guidance.minority import MinorityCalibration
 from gen.training.tissue import TilesConfig, read_tiles
 from gen.training.tissue_crops import TissueCrop, draw_crops, pixels_of
 from jobs.device import rows_at_once
-from jobs.minority_subjects import Subject, seed_of
+from jobs.minority_subjects import Subject
+from jobs.targets import seed_of
 from jobs.train import read_config
 from pipelines.large_image import GUIDANCE_SCALE, LargeImagePipeline
 from pipelines.large_rarity import kind_of, score_patches

@@ -115,6 +115,14 @@ def text_to_image(config: ConfigFile, changes: Set = None) -> None:
     _train(train_text_to_image, read_config(config, TextToImageConfig, changes or ()))
 
 
+@commands.command()
+def inpainting(config: ConfigFile, changes: Set = None) -> None:
+    """Train a text-to-image model to paint parts of healthy images, shown what is kept."""
+    from gen.training.inpainting import InpaintingConfig, train_inpainting
+
+    _train(train_inpainting, read_config(config, InpaintingConfig, changes or ()))
+
+
 @commands.command("ssl-encoder")
 def ssl_encoder(config: ConfigFile, changes: Set = None) -> None:
     """Train an image encoder without labels: features for distances and copies."""

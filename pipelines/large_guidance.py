@@ -89,21 +89,19 @@ class GuidedWindows:
         assert self.minority is not None
 
         def probe(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
-            return (yield from predict_patches(latents, timestep, context, needs_grad=True))
+            return (yield from predict_patches(latents, timestep, context))
 
-        def decode(latents: Tensor) -> Process[Tensor]:
-            return (yield from self.pipeline.decode_patches(latents, needs_grad=True))
-
-        distance = distance_of(self.minority.distance, decode, needs_grad=True)
+        distance = distance_of(self.minority.distance, self.pipeline.decode_patches)
         classifier = self.pipeline.minority_classifier
         generators = [self.generator] * len(context)
         at_once = replace(self.minority, every=1)
         return led(at_once, guided, probe, classifier, context, noising, generators, distance)
 
 
-def predict_patches(
-    latents: Tensor, timestep: Tensor, context: Tensor, needs_grad: bool = False
-) -> Process[Tensor]:
-    """The U-Net's answer (N, c, s, s) at a timestep () under a context (N, L, D)."""
+def predict_patches(latents: Tensor, timestep: Tensor, context: Tensor) -> Process[Tensor]:
+    """The U-Net's answer (N, c, s, s) at a timestep () under a context (N, L, D).
+
+    It is recorded if the latents are.
+    """
     timesteps = timestep.to(latents.device).expand(len(latents))
-    return (yield ModelCall("unet", (latents, timesteps, context), needs_grad))
+    return (yield ModelCall("unet", (latents, timesteps, context), latents.requires_grad))

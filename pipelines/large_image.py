@@ -443,10 +443,10 @@ class LargeImagePipeline(DiffusionPipeline):
         shared = int(SHARED * side) if overlap is None else overlap
         return shifted(*cells, side, shared, num_steps, generator), bell(side)
 
-    def decode_patches(self, latents: Tensor, needs_grad: bool = False) -> Process[Tensor]:
-        """Images (N, C, H, W) in about [-1, 1] of scaled latents."""
+    def decode_patches(self, latents: Tensor) -> Process[Tensor]:
+        """Images (N, C, H, W) in about [-1, 1] of scaled latents, recorded if these are."""
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        return (yield ModelCall("decoder", (latents,), needs_grad))
+        return (yield ModelCall("decoder", (latents,), latents.requires_grad))
 
 
 def check_size(height: int, width: int) -> None:

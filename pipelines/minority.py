@@ -26,7 +26,7 @@ from gen.guidance.minority import (
 from gen.guidance.minority_score import Distance, squared_error
 from gen.guidance.optimised_prompt import optimised_prompt
 from gen.guidance.ordinal_classifier import towards_class
-from gen.guidance.self_guided import EVERY, self_guided
+from gen.guidance.self_guided import BETWEEN, EVERY, self_guided
 from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
@@ -47,7 +47,8 @@ class MinoritySampling:
     Of boost_and_skip the strength is the factor of the noise, of the others the scale of the
     gradient, and of prompt its learning rate: 1 or 0 changes nothing, less pushes the rare away.
     `level` is what it was chosen for, if it was. The gradient of classifier and self_guided is
-    computed at every `every` steps; None is 1 and `gen.guidance.self_guided.EVERY`. What
+    computed at every `every` steps; None is 1 and `gen.guidance.self_guided.EVERY`; that of
+    self_guided acts `between` two shares of the schedule. What
     self_guided and prompt climb is measured in `distance`; of calibrated levels, that of the score.
     """
 
@@ -55,6 +56,7 @@ class MinoritySampling:
     strength: float
     level: float | None = None
     every: int | None = None
+    between: tuple[float, float] = BETWEEN
     distance: DistanceKind = "latent"
 
     @property
@@ -149,7 +151,14 @@ def led(
     """
     if sampling.method == "self_guided":
         return self_guided(
-            plain, probe, noising, generators, distance, sampling.strength, sampling.interval
+            plain,
+            probe,
+            noising,
+            generators,
+            distance,
+            sampling.strength,
+            sampling.interval,
+            between=sampling.between,
         )
     if classifier is None:
         raise InvalidInput(
@@ -189,7 +198,7 @@ class Guided:
         if sampling is None or sampling.method == "boost_and_skip":
             return plain
         noising = Noising(self.pipeline.scheduler)
-        distance = distance_of(sampling.distance, shown_by(self.pipeline, True), needs_grad=True)
+        distance = distance_of(sampling.distance, shown_by(self.pipeline))
         if sampling.method == "prompt":
             return (yield from self.by_word(noising, distance, sampling.strength))
         classifier = self.pipeline.minority_classifier
@@ -205,9 +214,11 @@ class Guided:
         )
 
     def probe(self, latents: Tensor, timestep: Tensor) -> Process[Tensor]:
-        """The network under its condition alone, recorded for gradients."""
+        """The network under its condition alone, recorded if the latents are."""
         return (
-            yield from self.pipeline.predict(latents, timestep, self.condition, needs_grad=True)
+            yield from self.pipeline.predict(
+                latents, timestep, self.condition, latents.requires_grad
+            )
         )
 
     def by_word(

@@ -5,9 +5,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from diffusers.utils import BaseOutput
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gen.anomaly.regions import Region
 from gen.errors import InvalidInput
 
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -54,3 +56,24 @@ def present(images: Tensor, output_type: str) -> Any:
         return array
     pixels = np.round(array * 255).astype(np.uint8)
     return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
+
+
+@dataclass(frozen=True, eq=False)
+class AnomalyMap:
+    """Where a picture departs from healthy anatomy, on the picture's own pixels.
+
+    Args:
+        map: (H, W) float32, at least 0; larger is less healthy; 0 outside the body.
+        healthy: (H, W) float32 in [0, 1]: the picture as it would be without disease.
+        mask: (H, W) bool: where the map exceeds the threshold, without small regions.
+        regions: of the mask, the most unusual first; boxes in pixels of the picture.
+        score: of the whole picture, comparable within a model and a method.
+        threshold: of the mask.
+    """
+
+    map: NDArray[np.float32]
+    healthy: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    regions: tuple[Region, ...]
+    score: float
+    threshold: float

@@ -57,28 +57,26 @@ def score_latents(
     )
 
 
-def shown_by(pipeline: "TextToCXRPipeline", needs_grad: bool = False) -> Decode:
-    """What makes images in [-1, 1] of a pipeline's latents."""
+def shown_by(pipeline: "TextToCXRPipeline") -> Decode:
+    """What makes images in [-1, 1] of a pipeline's latents, recorded if the latents are."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
-        return (yield from pipeline.decode(latents, needs_grad)) * 2 - 1
+        return (yield from pipeline.decode(latents, latents.requires_grad)) * 2 - 1
 
     return decode
 
 
-def distance_of(kind: DistanceKind, decode: Decode, needs_grad: bool = False) -> Distance:
-    """Of latents, of their pixels, or of the embeddings of these; differentiated on demand.
+def distance_of(kind: DistanceKind, decode: Decode) -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these.
 
     Args:
         kind: with "encoder", see `score_latents` for what the engine must know.
-        decode: latents to images in [-1, 1]; where distances are differentiated, it must do its
-            part.
-        needs_grad: whether they are.
+        decode: latents to images in [-1, 1], recorded if the latents are.
     """
     kinds: dict[DistanceKind, Callable[[], Distance]] = {
         "latent": lambda: squared_error,
         "pixel": lambda: pixel_distance(decode),
-        "encoder": lambda: encoder_distance(decode, "embedder", needs_grad),
+        "encoder": lambda: encoder_distance(decode, "embedder"),
     }
     return kinds[kind]()
 

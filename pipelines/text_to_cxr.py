@@ -311,6 +311,12 @@ class TextToCXRPipeline(DiffusionPipeline):
         """Raise InvalidInput if an argument breaks a rule."""
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise InvalidInput("prompt must be a sentence or a list of at least one sentence")
+        takes, answers = self.unet.config.in_channels, self.unet.config.out_channels
+        if takes != answers:
+            raise InvalidInput(
+                f"the model's U-Net takes {takes} channels for {answers} of latents, as one trained"
+                " for inpainting does; choose a text-to-image model from `medphantom models list`"
+            )
         factor = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         for name, side in (("height", height), ("width", width)):
             if side < factor or side % factor:

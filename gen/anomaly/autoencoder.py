@@ -17,13 +17,15 @@ from gen.errors import InvalidInput
 from gen.training.dataset import to_unit
 from gen.training.loop import learning_rate_factor, step_generator
 
+CHANNELS = (16, 32, 64, 64, 64, 32)
+
 
 class AutoencoderConfig(BaseModel):
     """How an autoencoder is built and trained."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     channels: tuple[int, ...] = Field(
-        (16, 32, 64, 64, 64, 32), description="Of each halving; the last ones are the code"
+        CHANNELS, description="Of each halving; the last ones are the code"
     )
     num_steps: int = Field(600, ge=1)
     batch_size: int = Field(16, ge=1)

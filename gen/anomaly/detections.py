@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
+
+from gen.anomaly.residuals import absolute_residual, gaussian
 
 RESIDUAL_SIGMA = 2.0  # pixels: as wide as the edges that a reconstruction misses by
 
@@ -32,5 +32,4 @@ Detector: TypeAlias = Callable[[Tensor, Sequence[int]], Detections]
 
 def residual_map(images: Tensor, healthy: Tensor, sigma: float = RESIDUAL_SIGMA) -> Tensor:
     """|image - healthy| under a Gaussian of `sigma` pixels, (N, S, S), of (N, 1, S, S)."""
-    residual = (images - healthy).abs().mean(1).cpu()
-    return torch.from_numpy(gaussian_filter(residual.numpy(), sigma, axes=(1, 2)))
+    return gaussian(absolute_residual(images, healthy), sigma)[:, 0].cpu()

@@ -13,15 +13,12 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import (
-    binary_erosion,
-    binary_fill_holes,
-    gaussian_filter,
-    label,
-)
+from scipy.ndimage import gaussian_filter, label
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
+from gen.anomaly.body import body_mask
+from gen.anomaly.regions import Mask
 from gen.errors import InvalidInput
 
 Kind = Literal["brighter", "darker", "mixed patch", "poisson patch"]
@@ -37,12 +34,10 @@ MIXING = (0.5, 1.0)  # share of the foreign picture
 _LUNGS = (0.2, 0.74, 0.14, 0.86)  # top, bottom, left, right as shares of the side
 _DARK = 0.4  # share of these pixels that count as lung
 _FAINT = 0.05  # of the peak: what is less is left as it was
-_AIR = -0.84  # a grey level of 20: darker at the edge of a picture is beside the body
 _MAX_GAIN = 3.0  # of the change by a foreign patch
 _ATTEMPTS = 40
 
 Picture = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -90,18 +85,6 @@ def plant(kind: Kind, picture: Picture, foreign: Picture, rng: np.random.Generat
         f" were too small or changed it by less than {MIN_CHANGE}; give a picture of a chest in"
         " [-1, 1]"
     )
-
-
-def body_mask(picture: Picture) -> Mask:
-    """The largest thing in a picture (S, S) that is not air, without holes and without its rim."""
-    side = len(picture)
-    solid = gaussian_filter(picture, side / 64) > _AIR
-    parts, count = label(solid)
-    if not count:
-        return solid
-    largest = parts == np.bincount(parts[parts > 0]).argmax()
-    filled: Mask = binary_fill_holes(largest)
-    return binary_erosion(filled, iterations=max(1, side // 32))
 
 
 def lung_places(picture: Picture, body: Mask) -> NDArray[np.intp]:

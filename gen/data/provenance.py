@@ -72,8 +72,10 @@ class Record(BaseModel):
 
     def describe(self) -> str:
         """One line for people."""
+        # what was made from a picture may show whoever the picture shows
+        whose = "made from another image" if self.source_sha256 else "not of a patient"
         return (
-            f"Synthetic image, not of a patient. Made by {self.model} (weights "
+            f"Synthetic image, {whose}. Made by {self.model} (weights "
             f"{self.weight_sha256[:12]}), seed {self.seed}, {self.num_inference_steps} steps of "
             f"{self.scheduler}, guidance {self.guidance_scale:g}."
         )

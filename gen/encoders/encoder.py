@@ -40,6 +40,7 @@ class Encoder:
         channels: of the network's input, 1 or 3.
         patch_network: prepared pictures, as for `network`, -> features of each patch (N, h, w, D),
             row-major from the top left; None if the network has none.
+        fine_network: as `patch_network`, early features of smaller patches; None if there are none.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Encoder:
     device: str
     channels: int = 1
     patch_network: Callable[[Tensor], Tensor] | None = None
+    fine_network: Callable[[Tensor], Tensor] | None = None
 
     def prepare(
         self, pixels: NDArray[np.floating], orig_size: tuple[int, int] | None = None
@@ -98,8 +100,14 @@ class Encoder:
             raise InvalidInput(
                 f"encoder is {self.id}, which has no features of patches; name a vision transformer"
             )
-        prepared = self._match(self._prepare_square(images))
-        return self._of_unit_length(self.patch_network(prepared).float().cpu())
+        return self._grid(self.patch_network, images)
+
+    @torch.no_grad()
+    def fine_tokens(self, images: Tensor) -> Tensor:
+        """As `tokens`, of the smallest patches that the encoder tells apart."""
+        if self.fine_network is None:
+            return self.tokens(images)
+        return self._grid(self.fine_network, images)
 
     def embed_grid(
         self, read: ReadPixels, height: int, width: int, pitch: float, field: int
@@ -117,6 +125,10 @@ class Encoder:
         """How many pictures to encode at once."""
         budget = _BATCH_PIXELS * (1 if self.device == "cpu" else 8)
         return max(1, budget // self.side**2)
+
+    def _grid(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        prepared = self._match(self._prepare_square(images))
+        return self._of_unit_length(network(prepared).float().cpu())
 
     @property
     def _middle(self) -> slice:

@@ -76,4 +76,9 @@ def _from_conv_encoder(model: ResolvedModel, network: CXREncoder, device: str) -
         features: Tensor = network.head(grid.movedim(1, -1))
         return features
 
-    return Encoder(id_of(model), side, side, encode, device, channels, encode_patches)
+    def encode_finely(images: Tensor) -> Tensor:
+        return network.fine_grid(images * 2 - 1).movedim(1, -1)
+
+    return Encoder(
+        id_of(model), side, side, encode, device, channels, encode_patches, encode_finely
+    )

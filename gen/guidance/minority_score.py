@@ -83,21 +83,24 @@ def pixel_distance(decode: Callable[[Tensor], Process[Tensor]]) -> Distance:
     return distance
 
 
-def encoder_distance(
-    decode: Callable[[Tensor], Process[Tensor]], component: str, needs_grad: bool = False
-) -> Distance:
+def encoder_distance(decode: Callable[[Tensor], Process[Tensor]], component: str) -> Distance:
     """Squared distance of the decoded images' embeddings of unit length, from 0 to 4.
 
     Args:
-        decode: latents to images as the encoder takes them.
+        decode: latents to images as the encoder takes them, recorded if the latents are.
         component: that answers embeddings (N, D) of images.
-        needs_grad: whether distances are differentiated; `decode` must do its part.
     """
 
+    def embed(latents: Tensor) -> Process[Tensor]:
+        images = yield from decode(latents)
+        return (yield ModelCall(component, (images,), images.requires_grad))
+
     def distance(first: Tensor, second: Tensor) -> Process[Tensor]:
-        images = yield from decode(torch.cat([first, second]))
-        embeddings = yield ModelCall(component, (images,), needs_grad)
-        one, other = embeddings.chunk(2)
+        if first.requires_grad == second.requires_grad:
+            one, other = (yield from embed(torch.cat([first, second]))).chunk(2)
+        else:  # to record what is held fixed would cost as much again
+            one = yield from embed(first)
+            other = yield from embed(second)
         return (one - other).float().square().sum(1)
 
     return distance

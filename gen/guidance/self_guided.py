@@ -38,7 +38,7 @@ def self_guided(
 
     Args:
         predict: the network, guided or not.
-        probe: the network under its condition alone, whose answers can be differentiated.
+        probe: the network under its condition alone, recorded if the latents are.
         noising: of the model's scheduler.
         generator: one for each image, for the second noise.
         distance: of the two estimates.

@@ -14,6 +14,7 @@ from gen.errors import InvalidInput
 from gen.metrics.intervals import LEVELS, MIN_COUNT, Estimate
 
 Floats = NDArray[np.float64]
+Values = Floats | NDArray[np.integer]
 Figure: TypeAlias = Callable[[Floats], Floats]
 """How often each of N images counts, (R, N) -> the figure of each of R draws, (R,)."""
 
@@ -60,12 +61,12 @@ def bootstrap(
     return Estimate(float(value), float(low), float(high))
 
 
-def mean_of(values: NDArray[np.generic]) -> Figure:
+def mean_of(values: Values) -> Figure:
     """The mean of a value of each image (N,)."""
     return ratio_of(values, np.ones(len(values)))
 
 
-def ratio_of(numerators: NDArray[np.generic], denominators: NDArray[np.generic]) -> Figure:
+def ratio_of(numerators: Values, denominators: Values) -> Figure:
     """The sum of one value of each image (N,) over the sum of another, such as hits over boxes."""
 
     def figure(weights: Floats) -> Floats:

@@ -61,6 +61,11 @@ class CXREncoder(ModelMixin, ConfigMixin):
         features: Tensor = self.head(grid.mean(dim=(2, 3)))
         return features
 
+    def fine_grid(self, x: Tensor) -> Tensor:
+        """What the first block sees, (N, D, S / 4, S / 4), of images (N, 1, S, S) in [-1, 1]."""
+        grid: Tensor = self.trunk[:2](self.resize(x))
+        return grid
+
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Features of unit length, for distances."""

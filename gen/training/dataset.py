@@ -28,6 +28,10 @@ class ChestXrays:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def every(self, stride: int) -> "ChestXrays":
+        """One image in `stride`."""
+        return ChestXrays(self.images[::stride], self.labels[::stride], self.fields[::stride])
+
 
 def to_unit(images: Tensor) -> Tensor:
     """uint8 to float32 in [-1, 1]."""
@@ -52,20 +56,29 @@ def crop(images: Tensor, rows: Tensor, size: int, generator: torch.Generator) ->
 
 
 def read_chest_xrays(
-    folder: Path, split: str, size: int, report: Callable[[int, int], None] | None = None
+    folder: Path,
+    split: str,
+    size: int,
+    report: Callable[[int, int], None] | None = None,
+    healthy: bool = False,
 ) -> ChestXrays:
     """Read one split of `folder`/manifest.csv, each image cropped to a square without squashing.
 
+    `healthy` reads only the images in which nothing was found.
+
     Raises:
-        InvalidInput: there is no manifest, or no row of that split.
+        InvalidInput: there is no manifest, or no such row of that split.
     """
     manifest = folder / "manifest.csv"
     if not manifest.exists():
         raise InvalidInput(f"data is {folder}, which has no manifest.csv; name the folder with it")
     with manifest.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split and _is_large(row)]
+    if healthy:
+        rows = [row for row in rows if labels_of(row).normal]
     if not rows:
-        raise InvalidInput(f"split is {split!r}, but {manifest} has no such row of usable size")
+        what = "healthy row of it" if healthy else "such row"
+        raise InvalidInput(f"split is {split!r}, but {manifest} has no {what} of usable size")
     images = np.empty((len(rows), 1, size, size), np.uint8)
     for i, row in enumerate(rows):
         images[i, 0] = _read(folder / row["file"], row, size)

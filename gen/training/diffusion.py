@@ -58,6 +58,7 @@ def diffusion_loss(
     clean: Tensor,
     min_snr_gamma: float | None,
     generator: torch.Generator,
+    cell_weight: Tensor | None = None,
 ) -> Tensor:
     """Weighted squared error of the predicted quantity at one random timestep an image.
 
@@ -67,6 +68,7 @@ def diffusion_loss(
         clean: latents (N, C, H, W) of unit variance.
         min_snr_gamma: see `snr_weight`.
         generator: of noise and timesteps, on the CPU.
+        cell_weight: (N, 1, H, W), each cell's part in the mean over its image; None is all alike.
     """
     noising = Noising(scheduler)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
@@ -75,4 +77,7 @@ def diffusion_loss(
     target = noising.target(clean, noise, timesteps)
     alpha_bar = scheduler.alphas_cumprod.to(clean.device)[timesteps]
     weight = snr_weight(alpha_bar, noising.prediction_type, min_snr_gamma)
-    return (weight * F.mse_loss(output, target, reduction="none").mean(dim=(1, 2, 3))).mean()
+    error = F.mse_loss(output, target, reduction="none")
+    if cell_weight is not None:
+        error = error * (cell_weight / cell_weight.mean(dim=(1, 2, 3), keepdim=True))
+    return (weight * error.mean(dim=(1, 2, 3))).mean()

@@ -24,10 +24,10 @@ from gen.noising import Noising
 from gen.store.loading import load_components
 from gen.store.saving import save_components
 from gen.training.autoencoder import vae_factor
+from gen.training.captioned import encode_images
 from gen.training.dataset import read_chest_xrays
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.text_encoder import tokenize
-from gen.training.text_to_image import encode_images
 
 HOLD_OUT = 20  # every so manieth image, of all classes alike, is not trained on
 CHECKED_LEVELS = (0.2, 0.4, 0.6, 0.8)  # of noise, at which the classifier is judged

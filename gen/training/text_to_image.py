@@ -7,30 +7,36 @@ folder (`base_model`) or nothing at all, with an autoencoder of our own.
 
 import copy
 import random
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import DPMSolverMultistepScheduler
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from pydantic import Field
 from torch import Tensor, nn
 
-from gen.data.captions import Labels, caption
+from gen.data.captions import caption
 from gen.denoising import denoise, draw_noise, fresh_scheduler, make_generators
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.classifier_free import classifier_free
 from gen.store.loading import load_components
-from gen.store.saving import save_components
 from gen.training.autoencoder import load_autoencoder, vae_factor
-from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
+from gen.training.captioned import (
+    Networks,
+    call_unet,
+    components_of,
+    draw_captions,
+    encode_images,
+    load_networks,
+    row_weights,
+    save_networks,
+)
+from gen.training.dataset import ChestXrays, read_chest_xrays
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
@@ -41,7 +47,7 @@ from gen.training.text_encoder import (
     tokenize,
 )
 from gen.training.unet import UNetConfig, build_unet
-from gen.types import Components, ModelCall, Process
+from gen.types import ModelCall, Process
 
 PREVIEW_PROMPTS = (
     "normal chest x-ray of a young child",
@@ -66,17 +72,6 @@ class TextToImageConfig(DiffusionConfig, UNetConfig, TextEncoderConfig):
     lora_rank: int = Field(8, ge=1)
 
 
-@dataclass(frozen=True)
-class Networks:
-    """What a text-to-image model is made of."""
-
-    vae: Any
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: DPMSolverMultistepScheduler
-
-
 def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
     """From `base_model`, or from scratch around `autoencoder`.
 
@@ -84,14 +79,11 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
         InvalidInput: neither is given.
     """
     if config.base_model is not None:
-        parts = load_components(config.base_model)
-        if config.text_encoder is not None:
-            other = load_components(config.text_encoder)
-            parts |= {"text_encoder": other["text_encoder"], "tokenizer": other["tokenizer"]}
-        scheduler = DPMSolverMultistepScheduler.from_config(parts["scheduler"].config)
-        return Networks(
-            parts["vae"], parts["unet"], parts["text_encoder"], parts["tokenizer"], scheduler
-        )
+        networks = load_networks(config.base_model)
+        if config.text_encoder is None:
+            return networks
+        other = load_components(config.text_encoder)
+        return replace(networks, text_encoder=other["text_encoder"], tokenizer=other["tokenizer"])
     if config.autoencoder is None:
         raise InvalidInput(
             "base_model and autoencoder are both missing; name a Stable Diffusion folder as"
@@ -106,31 +98,6 @@ def prepare_networks(config: TextToImageConfig, data: ChestXrays) -> Networks:
     return Networks(
         vae, unet, build_text_encoder(config, tokenizer), tokenizer, noise_schedule(config)
     )
-
-
-@torch.no_grad()
-def encode_images(vae: Any, images: Tensor, device: torch.device) -> Tensor:
-    """Scaled latents (N, C, h, w) of uint8 images (N, 1, H, W), on the CPU."""
-    channels = vae.config.in_channels
-    batches = [to_unit(batch).expand(-1, channels, -1, -1) for batch in images.split(16)]
-    latents = [vae.encode(batch.to(device)).latent_dist.mean.cpu() for batch in batches]
-    return torch.cat(latents) * vae.config.scaling_factor
-
-
-def draw_captions(labels: list[Labels], generator: torch.Generator, dropout: float) -> list[str]:
-    """A new phrasing for every image; empty with probability `dropout`."""
-    rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
-    return ["" if rng.random() < dropout else caption(each, rng) for each in labels]
-
-
-def row_weights(labels: list[Labels], balance: float) -> Tensor:
-    """How often each image is drawn: its group's size to the power of -balance.
-
-    Groups are children and adults, with and without a finding.
-    """
-    groups = [(each.child, each.normal) for each in labels]
-    sizes = Counter(groups)
-    return torch.tensor([sizes[group] ** -balance for group in groups])
 
 
 def training_loss(
@@ -185,24 +152,15 @@ def preview(
     shape = (networks.unet.config.in_channels, size, size)
     latents = draw_noise(shape, generators).to(device) * scheduler.init_noise_sigma
 
-    def predict(latents: Tensor, timestep: Tensor, condition: Tensor) -> Process[Tensor]:
-        times = timestep.to(device).expand(len(latents))
-        return (yield ModelCall("unet", (latents, times, condition)))
-
-    guided = classifier_free(predict, condition, null, 3.0)
+    guided = classifier_free(call_unet, condition, null, 3.0)
     latents = yield from denoise(latents, scheduler, guided, generators)
-    return (yield ModelCall("decoder", (latents / networks.vae.config.scaling_factor,)))
+    return (yield ModelCall("decoder", (latents,)))
 
 
 def draw_preview(networks: Networks, max_length: int, device: torch.device, path: Path) -> None:
     """Sample `PREVIEW_PROMPTS` and save the grid."""
-    components: Components = {
-        "text_encoder": lambda ids: networks.text_encoder(ids).last_hidden_state,
-        "unet": lambda x, t, c: networks.unet(x, t, c).sample,
-        "decoder": lambda z: networks.vae.decode(z).sample,
-    }
     process = preview(networks, max_length, device, PREVIEW_PROMPTS)
-    save_grid(run(process, components).cpu(), path)
+    save_grid(run(process, components_of(networks)).cpu(), path)
 
 
 def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
@@ -219,7 +177,7 @@ def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
     average = None if config.train == "lora" else copy.deepcopy(parts).eval().requires_grad_(False)
     trained = Trained(parts, make_optimizer(parts, config), average)
     trained.module, trained.optimizer = accelerator.prepare(parts, trained.optimizer)
-    averaged = with_average(networks, average)
+    averaged = networks if average is None else replace(networks, **dict(average.items()))
     weights = row_weights(data.labels, config.balance)
 
     def step(number: int, generator: torch.Generator) -> dict[str, float]:
@@ -239,18 +197,6 @@ def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
     return save_model(averaged, config)
 
 
-def with_average(networks: Networks, average: nn.ModuleDict | None) -> Networks:
-    """The same model with the averaged weights in the place of the trained ones."""
-    parts: Mapping[str, Any] = {} if average is None else dict(average.items())
-    return Networks(
-        networks.vae,
-        parts.get("unet", networks.unet),
-        parts.get("text_encoder", networks.text_encoder),
-        networks.tokenizer,
-        networks.scheduler,
-    )
-
-
 def save_model(networks: Networks, config: TextToImageConfig) -> Path:
     """Write the diffusers folder, or the adapter alone for LoRA."""
     folder = config.output / "model"
@@ -258,14 +204,5 @@ def save_model(networks: Networks, config: TextToImageConfig) -> Path:
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(networks.unet))
         StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=layers)
         return folder
-    components = {
-        "vae": networks.vae,
-        "text_encoder": networks.text_encoder,
-        "tokenizer": networks.tokenizer,
-        "unet": networks.unet,
-        "scheduler": networks.scheduler,
-    }
-    for name in ("vae", "text_encoder", "unet"):
-        components[name].half()
-    save_components(folder, components, "TextToCXRPipeline")
+    save_networks(networks, folder)
     return folder

@@ -38,7 +38,7 @@ def retrieve(pacs: PACS, instance: Instance, limits: Limits | None = None) -> by
     read_bytes(data, limits)
     if data[128:132] != b"DICM":
         raise UnsafeFile(f"{NAME} was not sent as a DICOM file; look at it in the PACS")
-    header = parse_dicom(NAME, data)
+    header = parse_dicom(NAME, data, max_frames=limits.max_frames)
     with boundary(NAME), quiet():
         frames = int(header.get("NumberOfFrames") or 1)
         limits.check_shape(NAME, int(header.Columns), int(header.Rows), frames)

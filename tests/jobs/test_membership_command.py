@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from gen.data.collection import read_collection
 from gen.engine import run
 from gen.errors import InvalidInput
-from gen.training.text_to_image import encode_images
+from gen.training.captioned import encode_images
 from jobs.bars import bars
 from jobs.cli import app
 from jobs.membership import (

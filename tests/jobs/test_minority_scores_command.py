@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from gen.data.collection import read_collection
-from gen.training.text_to_image import encode_images
+from gen.training.captioned import encode_images
 from gen.types import Process
 from jobs import minority_chests
 from jobs.bars import bars

@@ -7,14 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from gen.data.captions import NORMAL, Labels
 from gen.errors import InvalidInput
 from gen.training.diffusion import snr_weight
 from gen.training.text_to_image import (
     TextToImageConfig,
-    draw_captions,
     prepare_networks,
-    row_weights,
     train_text_to_image,
     trainable_parts,
 )
@@ -45,21 +42,6 @@ def test_min_snr_weighs_every_prediction_as_the_same_loss_of_the_image() -> None
     assert torch.allclose(snr_weight(ALPHA_BAR, "epsilon", 5), image_weight / snr)
     assert torch.allclose(snr_weight(ALPHA_BAR, "v_prediction", 5), image_weight / (snr + 1))
     assert torch.equal(snr_weight(ALPHA_BAR, "epsilon", None), torch.ones(3))
-
-
-def test_balance_makes_groups_equally_likely() -> None:
-    labels = [Labels((NORMAL,), child=True)] * 8 + [Labels(("Mass",))] * 2
-    assert row_weights(labels, 0).tolist() == [1.0] * 10
-    even = row_weights(labels, 1)
-    assert even[:8].sum() == pytest.approx(even[8:].sum())
-    half = row_weights(labels, 0.5)
-    assert half[:8].sum() / half[8:].sum() == pytest.approx(2)
-
-
-def test_captions_are_dropped_as_often_as_asked() -> None:
-    labels = [Labels(("Mass",))] * 2000
-    said = draw_captions(labels, torch.Generator().manual_seed(0), 0.1)
-    assert sum(not text for text in said) == pytest.approx(200, abs=50)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,295 @@
+"""Where a picture departs from healthy anatomy: a diffusion model paints it healthy, and compares.
+
+AutoPaint (arXiv 2305.12358) by default; pDDPM (2303.03758), AutoDDPM (2305.19643) and THOR
+(2403.08464) behind the same argument. See `gen.anomaly`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gen.anomaly.autoddpm import autoddpm
+from gen.anomaly.autopaint import autopaint, first_look
+from gen.anomaly.body import body_mask
+from gen.anomaly.calibration import (
+    CALIBRATE,
+    AnomalyCalibration,
+    MethodName,
+    calibration_in,
+    check_anomaly_method,
+)
+from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
+from gen.anomaly.patchwise import patchwise
+from gen.anomaly.regions import Map, Region, cleaned, mask_over, picture_score, regions
+from gen.anomaly.single_step import single_step
+from gen.anomaly.thor import thor
+from gen.data.model_square import ModelSquare
+from gen.denoising import make_generators
+from gen.encoders.encoder import Encoder
+from gen.encoders.loading import load_encoder
+from gen.engine import Engine
+from gen.errors import InvalidInput
+from gen.store.card import read_card
+from gen.store.catalogue import resolve
+from gen.types import Component, ModelCall, Process
+from pipelines.outputs import AnomalyMap
+from pipelines.text_to_cxr import TextToCXRPipeline
+
+METHOD: MethodName = "autopaint"
+PROMPT = "Frontal chest X-ray. Findings: no acute finding."
+FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
+ENCODER = "cxr-encoder-mini"
+ROWS = 32  # of a forward
+
+
+@dataclass(frozen=True)
+class SquareDeparture:
+    """A cleaned map (S, S), the healthy square (S, S) in [-1, 1] and what lies between."""
+
+    map: Map
+    healthy: NDArray[np.float32]
+
+
+class AnomalyPipeline(DiffusionPipeline):
+    """Anomaly maps by any Stable-Diffusion-shaped model that knows what healthy looks like.
+
+    Args:
+        vae, text_encoder, tokenizer, unet, scheduler: see `TextToCXRPipeline`.
+    """
+
+    def __init__(
+        self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        allow_download: bool = False,
+    ) -> Self:
+        """Load an embedded model, a folder, a hub id or a Stable Diffusion checkpoint, safely.
+
+        Raises:
+            ModelRefused: see `gen.store.loading.load_components`.
+        """
+        drawn = TextToCXRPipeline.from_pretrained(
+            model_id, torch_dtype=torch_dtype, allow_download=allow_download
+        )
+        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
+        pipeline.register_to_config(_name_or_path=str(model_id))
+        return pipeline
+
+    @property
+    def text_to_image(self) -> TextToCXRPipeline:
+        """The model as it draws; its networks are this pipeline's."""
+        return TextToCXRPipeline(**self.components)
+
+    @cached_property
+    def calibration(self) -> AnomalyCalibration | None:
+        """Of the model's card; None if there is none, or it says nothing of anomalies."""
+        card = None if self.model_id is None else read_card(resolve(self.model_id).path)
+        return None if card is None else calibration_in(card.calibration)
+
+    @property
+    def model_id(self) -> str | None:
+        """What the model was loaded by; None if it was put together from components."""
+        loaded: str | None = self.config.get("_name_or_path")
+        return loaded
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What pictures are compared by, beside their pixels."""
+        return load_encoder(ENCODER, self.device.type)
+
+    @property
+    def networks(self) -> dict[str, Component]:
+        """What this pipeline's model calls name."""
+        return {
+            **self.text_to_image.networks,
+            "encoder": lambda pictures: self.vae.encode(pictures).latent_dist.mean,
+            "features": lambda pictures: self.encoder.fine_tokens(pictures),
+        }
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square that pictures are seen in."""
+        return self.text_to_image.default_size
+
+    def __call__(
+        self,
+        pictures: Sequence[NDArray[np.floating]],
+        method: str = METHOD,
+        prompt: str = PROMPT,
+        threshold: float | None = None,
+        threshold_fpr: float = FALSE_POSITIVE_RATE,
+        seeds: Sequence[int] | None = None,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[AnomalyMap]:
+        """Map where each picture departs from healthy anatomy.
+
+        Args:
+            pictures: (H, W) each, in [0, 1], bright where X-rays are absorbed.
+            method: "autopaint", "patchwise", "autoddpm", "thor" or "single_step".
+            prompt: what healthy looks like, in the model's words.
+            threshold: what maps must exceed to be marked; None takes it from the card.
+            threshold_fpr: share of healthy pictures in which anything would be marked.
+            seeds: one a picture; None counts from 0.
+            report: told how many pictures are done, of all.
+
+        Raises:
+            InvalidInput: an argument breaks a rule, or no threshold is known for the model.
+        """
+        name = check_anomaly_method(method)
+        limit = self.threshold(name, threshold, threshold_fpr)
+        seeds = range(len(pictures)) if seeds is None else seeds
+        if len(seeds) != len(pictures):
+            raise InvalidInput(
+                f"seeds has {len(seeds)} numbers for {len(pictures)} pictures; give one for each"
+            )
+        squares = [ModelSquare(len(each), each.shape[1], self.size) for each in pictures]
+        engine = Engine(self.networks, max_rows=ROWS)
+        tickets = [
+            engine.submit(self.process(square.to_model(each), name, prompt, seed))
+            for each, square, seed in zip(pictures, squares, seeds, strict=True)
+        ]
+        while engine.num_live:
+            engine.step()
+            report(sum(ticket.done() for ticket in tickets), len(tickets))
+        return [
+            on_source(each, square, ticket.result(), limit)
+            for each, square, ticket in zip(pictures, squares, tickets, strict=True)
+        ]
+
+    def threshold(self, method: MethodName, threshold: float | None, threshold_fpr: float) -> float:
+        """The one that is given, or that of a share of false alarms by the card.
+
+        Raises:
+            InvalidInput: neither is known.
+        """
+        if threshold is not None:
+            if not threshold >= 0:
+                raise InvalidInput(f"threshold is {threshold}, but must be at least 0")
+            return threshold
+        if self.calibration is None:
+            raise InvalidInput(
+                f"threshold_fpr is {threshold_fpr}, but model {self.model_id!r} is not"
+                f" calibrated on healthy pictures; run {CALIBRATE} on it, or give a threshold"
+            )
+        return self.calibration.threshold(method, threshold_fpr)
+
+    def process(
+        self,
+        square: Map,
+        method: MethodName,
+        prompt: str,
+        seed: int,
+        suspicious: float | None = None,
+    ) -> Process[SquareDeparture]:
+        """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine.
+
+        `suspicious` is where "autopaint" paints; None takes it from the card.
+        """
+        prior, picture = yield from self.looked_at(square, prompt, seed)
+        found = yield from self.methods(suspicious)[method](prior, picture)
+        raw = found.map[0, 0].float().cpu().numpy()
+        map_ = cleaned(raw, body_mask(square * 2 - 1))
+        return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
+
+    def first_look(self, square: Map, prompt: str, seed: int) -> Process[NDArray[np.float32]]:
+        """What "autopaint" begins with, at the pixels of the body: (N,), at least 0."""
+        prior, picture = yield from self.looked_at(square, prompt, seed)
+        found = yield from first_look(prior, picture)
+        body = body_mask(square * 2 - 1)
+        return found[0, 0].float().cpu().numpy()[body]
+
+    def looked_at(
+        self, square: Map, prompt: str, seed: int
+    ) -> Process[tuple[HealthyPrior, Tensor]]:
+        """What methods are given: the model, and the square as (1, 1, S, S) in [-1, 1]."""
+        (generator,) = make_generators([seed])
+        condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
+        picture = torch.from_numpy(square)[None, None] * 2 - 1
+        return self.healthy_prior(condition, generator), picture.to(self.device)
+
+    @property
+    def suspicious(self) -> float | None:
+        """Where "autopaint" paints, by the card; None if it does not say."""
+        points = self.calibration.methods if self.calibration else {}
+        return points["autopaint"].suspicious if "autopaint" in points else None
+
+    @cached_property
+    def weight_sha256(self) -> str:
+        """Hash over all weight files of the model that was loaded, read once."""
+        return resolve(self.config._name_or_path).weight_sha256
+
+    def methods(self, suspicious: float | None = None) -> dict[MethodName, Method]:
+        """By name; `suspicious` as `process` takes it."""
+        suspicious = self.suspicious if suspicious is None else suspicious
+
+        def paint(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
+            return (yield from autopaint(prior, picture, suspicious))
+
+        return {
+            "autopaint": paint,
+            "patchwise": patchwise,
+            "autoddpm": autoddpm,
+            "thor": thor,
+            "single_step": single_step,
+        }
+
+    def healthy_prior(self, condition: Tensor, generator: torch.Generator) -> HealthyPrior:
+        """The model under a condition (1, L, D)."""
+        drawn, factor = self.text_to_image, self.vae.config.scaling_factor
+
+        def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+            rows = condition.expand(len(latents), -1, -1)
+            return (yield from drawn.predict(latents, timestep, rows))
+
+        def encode(pictures: Tensor) -> Process[Tensor]:
+            pictures = pictures.to(self.vae.dtype).expand(-1, self.vae.config.in_channels, -1, -1)
+            return (yield ModelCall("encoder", (pictures,))) * factor
+
+        def decode(latents: Tensor) -> Process[Tensor]:
+            images = yield from drawn.decode(latents)
+            return images.mean(1, keepdim=True).float() * 2 - 1
+
+        def features(pictures: Tensor) -> Process[Tensor]:
+            return (yield ModelCall("features", (pictures,)))
+
+        return HealthyPrior(predict, encode, decode, self.scheduler, generator, features)
+
+
+def on_source(
+    picture: NDArray[np.floating], square: ModelSquare, found: SquareDeparture, threshold: float
+) -> AnomalyMap:
+    """What was found in the square, on the pixels of the picture (H, W) it was made of."""
+    mask = mask_over(found.map, threshold)
+    placed = (
+        Region(box, region.score)
+        for region in regions(found.map, mask)
+        if (box := square.box_from_model(region.box)) is not None
+    )
+    # the difference is laid over the picture, so that its detail stays
+    change = square.from_model((found.healthy + 1) / 2 - square.to_model(picture))
+    return AnomalyMap(
+        map=square.from_model(found.map),
+        healthy=np.clip(picture + change, 0, 1).astype(np.float32),
+        mask=square.from_model(mask.astype(np.float32)) > 0.5,
+        regions=tuple(placed),
+        score=picture_score(found.map),
+        threshold=threshold,
+    )
