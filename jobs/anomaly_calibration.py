@@ -22,8 +22,7 @@ from gen.errors import InvalidInput, MedphantomError
 from jobs.anomaly_detectors import HEALTHY_PROMPT
 from jobs.bars import Bars, bars
 from jobs.device import Precision, precise
-from jobs.minority_scores import seed_of
-from jobs.targets import Data, MixedPrecision, Model, Pictures, Seed, give, shuffled
+from jobs.targets import Data, MixedPrecision, Model, Pictures, Seed, give, seed_of, shuffled
 from jobs.window import windowed
 
 if TYPE_CHECKING:  # torch is imported when something is measured

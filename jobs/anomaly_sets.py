@@ -6,8 +6,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from gen.errors import InvalidInput
-from jobs.minority_scores import seed_of
-from jobs.targets import Drawn, Pictures, shuffled
+from jobs.targets import Drawn, Pictures, seed_of, shuffled
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     import numpy as np

@@ -16,8 +16,7 @@ from jobs.anomaly_figures import Asked, boxed_figures, planted_figures
 from jobs.anomaly_sets import AnomalySets, Examined, Sets
 from jobs.anomaly_sheet import write_sheet
 from jobs.bars import Bars, bars
-from jobs.minority_scores import seed_of
-from jobs.targets import Model, Seed, give, interval
+from jobs.targets import Model, Seed, give, interval, seed_of
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.anomaly.detections import Detections, Detector

@@ -207,7 +207,7 @@ def _edges(
 def _periods(pictures: Sequence[Picture], patch_size: int) -> list[int]:
     """Of seams, in pixels: a patch, and what is decoded at once where pictures have room for it."""
     from gen.metrics.seams import PERIODS_A_BLOCK
-    from pipelines.large_image import DECODED, DECODED_TWICE
+    from pipelines.large_pixels import DECODED, DECODED_TWICE
 
     decoded = int((DECODED - DECODED_TWICE) * patch_size)
     side = min(min(picture.own.height, picture.own.width) for picture in pictures)

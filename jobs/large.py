@@ -8,48 +8,28 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from gen.errors import InvalidInput
+from jobs import large_options as options
 from jobs.bars import bars
 from jobs.device import Precision, autocast
 from jobs.large_record import large_record
-from jobs.minority_record import sampling_asked
+from jobs.large_source import Source, find_field, read_known, size_of, source_of
+from jobs.minority_record import reached_settings, sampling_asked
 from jobs.targets import MixedPrecision
 
 if TYPE_CHECKING:  # torch is imported when images are made, not when help is read
-    import torch
-
     from gen.data.provenance import Record
-    from gen.embedding_field import EmbeddingField
     from gen.known_region import KnownRegion
-    from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
     from pipelines.minority import MinoritySampling
 
 PREVIEW_SIDE = 1024
-DEFAULT_SIZE = (2048, 2048)
-
-
-class Method(StrEnum):
-    """How windows are laid."""
-
-    SHIFT = "shift"
-    OVERLAP = "overlap"
-
-
-class Source(StrEnum):
-    """What a field of embeddings comes from."""
-
-    LIKE = "like"
-    VARIATION = "variation"
-    TEXT = "text"
-    KEEP = "keep"
 
 
 @dataclass(frozen=True)
@@ -65,7 +45,7 @@ class LargeConfig:
     keep: Path | None = None
     keep_mask: Path | None = None
     keep_at: tuple[int, int] | None = None  # (left, top)
-    method: Method = Method.SHIFT
+    method: options.Method = options.Method.SHIFT
     num_inference_steps: int = 25
     guidance_scale: float = 1.0
     microns_per_pixel: float = 0.5
@@ -149,6 +129,7 @@ def run_large(
     with autocast(config.mixed_precision):
         field = run(find_field(pipeline, config, height, width, generator, known), networks)
     record = record_of(pipeline, config, height, width, known, minority)
+    calibration = pipeline.calibration_for(minority)
     with SlideWriter(
         config.out,
         height,
@@ -170,10 +151,14 @@ def run_large(
             generator=generator,
             known=known,
             minority=minority,
+            calibration=calibration,
             on_windows=on_windows,
         )
         with autocast(config.mixed_precision):
-            run(process, networks, max_rows=rows_at_once())
+            reached = run(process, networks, max_rows=rows_at_once())
+        if reached is not None:
+            measured = {**record.settings, **reached_settings(reached)}
+            writer.record = record = record.model_copy(update={"settings": measured})
     preview = stem_of(config.out).with_suffix(".png")
     thumbnail(config.out, PREVIEW_SIDE).save(preview, pnginfo=record.to_png_info())
     row = {
@@ -193,7 +178,8 @@ def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float
     """What an image took, as programs compare it.
 
     Args:
-        rows: that the U-Net answered; with guidance, a window of a step is two.
+        rows: that the U-Net answered; with guidance, a window of a step is two. Those that told how
+            rare the image became are among them.
         height, width: in pixels.
         seconds: from the source's embeddings to the written file.
     """
@@ -205,60 +191,6 @@ def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float
         "seconds": round(seconds, 3),
         "peak_memory_mb": round(memory, 1),
     }
-
-
-def size_of(config: LargeConfig) -> tuple[int, int]:
-    """(width, height) that was asked for, or else that of the image to be like."""
-    from gen.data.slide import open_slide
-
-    if config.size is not None or config.source is not Source.LIKE:
-        return config.size or DEFAULT_SIZE
-    with open_slide(config.images[0]) as slide:
-        return slide.width, slide.height
-
-
-def read_known(config: LargeConfig, height: int, width: int) -> "KnownRegion | None":
-    """The real picture that is kept, in its place: the middle, if none is named.
-
-    Raises:
-        InvalidInput: mask and picture differ in size, or the picture does not fit.
-    """
-    from gen.data.images import read_colour
-    from gen.known_region import KnownRegion
-
-    if config.keep is None:
-        return None
-    pixels = read_colour(config.keep)
-    rows, columns = pixels.shape[:2]
-    left, top = config.keep_at or (max(0, width - columns) // 2, max(0, height - rows) // 2)
-    mask = None if config.keep_mask is None else read_colour(config.keep_mask).max(axis=2) > 127
-    return KnownRegion(pixels, top, left, mask)
-
-
-def find_field(
-    pipeline: "LargeImagePipeline",
-    config: LargeConfig,
-    height: int,
-    width: int,
-    generator: "torch.Generator",
-    known: "KnownRegion | None" = None,
-) -> "Process[EmbeddingField]":
-    """The field of embeddings that the source asks for; a slide is read region by region."""
-    from gen.data.slide import open_slide
-
-    if config.source is Source.LIKE:
-        with open_slide(config.images[0]) as slide:
-            return (yield from pipeline.field_like(slide.read, slide.height, slide.width))
-    if config.source is Source.KEEP and known is not None:
-        return (yield from pipeline.field_around(known, height, width, generator))
-    if config.source is Source.TEXT:
-        words = pipeline.field_from_text(config.text, height, width, generator=generator)
-        return (yield from words)
-    pictures = []
-    for path in config.images:
-        with open_slide(path) as slide:
-            pictures.append(slide.read(0, 0, slide.height, slide.width))
-    return (yield from pipeline.field_varied(pictures, height, width, generator))
 
 
 def record_of(
@@ -299,57 +231,29 @@ def stem_of(path: Path) -> Path:
 
 
 def command(
-    like: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Lay out tissue as this image")
-    ] = None,
-    variation: Annotated[
-        list[Path] | None,
-        typer.Option(exists=True, dir_okay=False, help="Show such tissue anywhere; repeatable"),
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Words, such as 'colorectal tumour epithelium'")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Pixels; that of --like, or 2048x2048")
-    ] = None,
-    keep: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Draw around this picture, which stays"),
-    ] = None,
-    keep_mask: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="White where --keep stays; all of it"),
-    ] = None,
-    keep_at: Annotated[
-        str | None, typer.Option(metavar="LEFT,TOP", help="Of --keep, in pixels; the middle")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Id, folder or hub id")] = "histo-mini",
-    out: Annotated[Path, typer.Option(help="OME-TIFF to write")] = Path("large.ome.tif"),
-    method: Annotated[
-        Method,
-        typer.Option(help="shift: moving windows; overlap: the paper's, 9 times the work"),
-    ] = Method.SHIFT,
-    steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
-    guidance: Annotated[float, typer.Option(help="How strictly to follow; 1 = off")] = 1.0,
-    microns_per_pixel: Annotated[float, typer.Option(help="Magnification: 0.5 is 20x")] = 0.5,
-    minority: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How rare, of models calibrated for it")
-    ] = None,
-    minority_method: Annotated[
-        str | None, typer.Option(help="boost_and_skip, self_guided or classifier")
-    ] = None,
-    minority_strength: Annotated[
-        float | None, typer.Option(help="Of the method, instead of --minority; try 1.1 or 0.2")
-    ] = None,
-    allow_common: Annotated[
-        bool, typer.Option(help="Allow --minority below 0.5, which pushes the rare away")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Drawn if not given")] = None,
+    like: options.Like = None,
+    variation: options.Variation = None,
+    text: options.Text = None,
+    size: options.Size = None,
+    keep: options.Keep = None,
+    keep_mask: options.KeepMask = None,
+    keep_at: options.KeepAt = None,
+    model: options.Model = "histo-mini",
+    out: options.Out = Path("large.ome.tif"),
+    method: options.Windows = options.Method.SHIFT,
+    steps: options.Steps = 25,
+    guidance: options.Guidance = 1.0,
+    microns_per_pixel: options.MicronsPerPixel = 0.5,
+    minority: options.Minority = None,
+    minority_method: options.MinorityMethod = None,
+    minority_strength: options.MinorityStrength = None,
+    allow_common: options.AllowCommon = False,
+    seed: options.Seed = None,
     mixed_precision: MixedPrecision = Precision.NO,
-    deep_zoom: Annotated[bool, typer.Option(help="Also tiles for web viewers (.dzi)")] = False,
-    lossless: Annotated[bool, typer.Option(help="Deflate instead of JPEG tiles")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists")] = False,
-    allow_download: Annotated[bool, typer.Option(help="Fetch a hub model not at hand")] = False,
+    deep_zoom: options.DeepZoom = False,
+    lossless: options.Lossless = False,
+    overwrite: options.Overwrite = False,
+    allow_download: options.AllowDownload = False,
 ) -> None:
     """Make a large image of tissue, of any size, as a pyramidal OME-TIFF.
 
@@ -364,18 +268,14 @@ def command(
     medphantom large --variation tile.png --size 1024x1024 --out varied.ome.tif
 
     medphantom large --keep region.png --size 2048x2048 --out around.ome.tif
+
+    medphantom large --variation tile.png --size 1024x1024 --minority 0.6 --out rare.ome.tif
     """
-    given = {Source.LIKE: like, Source.VARIATION: variation, Source.TEXT: text}
-    sources = [source for source, value in given.items() if value]
-    if len(sources) > 1 or not (sources or keep):
-        raise InvalidInput(
-            "give exactly one of --like IMAGE, --variation IMAGE and --text WORDS, or --keep IMAGE "
-            "to go on with its own tissue"
-        )
+    source = source_of(like, variation, text, keep)
     if keep is None and (keep_mask or keep_at):
         raise InvalidInput("keep-mask and keep-at need --keep IMAGE; name the picture to keep")
     config = LargeConfig(
-        source=sources[0] if sources else Source.KEEP,
+        source=source,
         out=out,
         images=(like,) if like else tuple(variation or ()),
         text=text or "",

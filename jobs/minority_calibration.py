@@ -1,10 +1,10 @@
 """`medphantom train minority-calibration`: how strong each sampler must be for which level."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -16,17 +16,14 @@ from gen.guidance.minority import (
     METHODS,
     MinorityCalibration,
     MinorityMethod,
+    ScoreSettings,
     calibration_in,
     check_method,
 )
 from jobs.bars import Bars, bars
 from jobs.device import Precision, autocast
-from jobs.minority_scores import OTHER
-from jobs.targets import Data, MixedPrecision, Model, Seed, give, shuffled
-
-if TYPE_CHECKING:  # torch is imported when something is drawn
-    from pipelines.minority import MinoritySampling
-    from pipelines.text_to_cxr import TextToCXRPipeline
+from jobs.minority_subjects import OTHER, Drawer, draws_tissue
+from jobs.targets import Data, MixedPrecision, Model, Seed, give
 
 NUM_QUANTILES = 21  # kept of the training data's scores
 # what is tried of each method: from the least to the strongest that leaves images whole
@@ -36,11 +33,23 @@ STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
     "self_guided": (-0.3, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0),
     "prompt": (0.0, 0.01, 0.05, 0.2),
 }
+# the same of patches of tissue
+TISSUE_STRENGTHS: dict[MinorityMethod, tuple[float, ...]] = {
+    "boost_and_skip": (1.0, 1.2, 1.5),
+    "classifier": (-4.0, 0.0, 4.0, 16.0),
+    "self_guided": (0.0, 0.5, 1.0, 1.5),
+}
+# levels of a method that are closer than this differ by chance: it moves nothing, and is left out
+LEAST_RANGE = 0.05
 
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """What is calibrated, on which prompts; `scores` is a table of `train minority-scores`."""
+    """What is calibrated, on what is drawn; `scores` is a table of `train minority-scores`.
+
+    `n` images are drawn for prompts of the split, or of tissue, from embeddings of its crops.
+    `guidance_scale` None is the pipeline's own.
+    """
 
     data: Path
     scores: Path
@@ -50,7 +59,7 @@ class CalibrationConfig:
     n: int = 64
     seed: int = 0
     num_inference_steps: int = 25
-    guidance_scale: float = 1.5
+    guidance_scale: float | None = None
     mixed_precision: Precision = Precision.NO
 
 
@@ -80,23 +89,27 @@ def rising(pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], .
     return tuple(kept)
 
 
+def drawer_of(config: CalibrationConfig, score: ScoreSettings, figures: dict[str, Any]) -> Drawer:
+    """What draws images as the model is asked for them."""
+    if draws_tissue(config.model):
+        from jobs.minority_tissue import TissueDrawer, cutting_of
+
+        return TissueDrawer(config, cutting_of(config.scores, figures))
+    from jobs.minority_chests import ChestDrawer
+
+    return ChestDrawer(config, score)
+
+
 def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     """Draw with each method at several strengths, score what came out, and keep it in the card.
 
     Raises:
-        InvalidInput: the model has no card or no prompts are left, or the table is of another model
-            or none.
+        InvalidInput: the model has no card or too little is left to draw, or the table is of
+            another model or none.
         ModelRefused: see `gen.store.loading.load_components`.
     """
-    import torch
-
-    from gen.data.collection import read_collection
-    from gen.encoders.loading import load_encoder
-    from gen.guidance.minority import ScoreSettings
     from gen.store.card import read_card, write_card
     from gen.store.catalogue import resolve
-    from pipelines.minority import MinoritySampling
-    from pipelines.text_to_cxr import TextToCXRPipeline
 
     folder = resolve(config.model).path
     card = read_card(folder)
@@ -105,38 +118,18 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
             f"model is {config.model!r}, which has no card to keep the calibration in; write one"
             " with gen.store.card.write_card"
         )
-    settings = read_settings(config.scores)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = TextToCXRPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
-    pipeline.to(device)
-    score = ScoreSettings.model_validate(settings)
-    encoder = load_encoder(score.encoder, device).embed if score.encoder else None
-    prompts = draw_prompts(read_collection(config.data, config.split).items, config)
+    figures = read_figures(config.scores)
+    score = ScoreSettings.model_validate(
+        {name: figures[name] for name in ScoreSettings.model_fields}
+    )
+    drawer = drawer_of(config, score, figures)
     calibration = MinorityCalibration(score=score, scores=kept_scores(config.scores), strengths={})
-    methods = [
-        each
-        for each in config.methods
-        if each != "classifier" or pipeline.minority_classifier is not None
-    ]
-    report, total = drawn.bar("drawing"), len(prompts) * sum(len(STRENGTHS[m]) for m in methods)
-    done = 0
-    strengths = {}
-    for method in methods:
-        pairs = []
-        for strength in STRENGTHS[method]:
-            sampling = MinoritySampling(method, strength, distance=score.distance)
-            with autocast(config.mixed_precision):
-                levels = reached(pipeline, encoder, calibration, prompts, sampling, config)
-            done += len(prompts)
-            report(done, total)
-            pairs.append((float(torch.tensor(levels).median()), strength))
-            drawn.say(
-                f"{method} {strength:g}: half of the images are rarer than {pairs[-1][0]:.2f}"
-            )
-        strengths[method] = rising(pairs)
+    tried = TISSUE_STRENGTHS if draws_tissue(config.model) else STRENGTHS
+    strengths = measure(drawer, calibration, config, tried, drawn)
     before = calibration_in(card.calibration)
-    if before is not None and before.score == score:  # of the methods that were not asked for
-        strengths = before.strengths | strengths
+    if before is not None and before.score == score:
+        others = before.strengths.items()
+        strengths |= {name: pairs for name, pairs in others if name not in config.methods}
     calibration = calibration.model_copy(update={"strengths": strengths})
     kept = {**card.calibration, "minority": calibration.model_dump(mode="json")}
     fields = card.model_dump(exclude={"weights", "calibration"})
@@ -144,69 +137,61 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     return {"model": config.model, **kept["minority"], "omissions": []}
 
 
-def read_settings(table: Path) -> dict[str, Any]:
+def measure(
+    drawer: Drawer,
+    calibration: MinorityCalibration,
+    config: CalibrationConfig,
+    tried: Mapping[MinorityMethod, Sequence[float]],
+    drawn: Bars,
+) -> dict[MinorityMethod, tuple[tuple[float, float], ...]]:
+    """(level, strength) of the strengths that are tried, of each method that the model has."""
+    import torch
+
+    from pipelines.minority import MinoritySampling
+
+    methods = [
+        method
+        for method in config.methods
+        if method in tried and (method != "classifier" or drawer.has_classifier)
+    ]
+    report, total = drawn.bar("drawing"), drawer.num_images * sum(len(tried[m]) for m in methods)
+    done = 0
+    strengths = {}
+    for method in methods:
+        pairs = []
+        for strength in tried[method]:
+            sampling = MinoritySampling(method, strength, distance=calibration.score.distance)
+            with autocast(config.mixed_precision):
+                levels = drawer.levels(calibration, sampling)
+            done += drawer.num_images
+            report(done, total)
+            pairs.append((float(torch.tensor(levels).median()), strength))
+            drawn.say(
+                f"{method} {strength:g}: half of the images are rarer than {pairs[-1][0]:.2f}"
+            )
+        kept = rising(pairs)
+        if kept[-1][0] - kept[0][0] >= LEAST_RANGE:
+            strengths[method] = kept
+        else:
+            drawn.say(f"{method} is left out: its strength hardly moves the level of this model")
+    return strengths
+
+
+def read_figures(table: Path) -> dict[str, Any]:
     """What the scores of a table depend on, from the figures beside it.
 
     Raises:
         InvalidInput: there are none.
     """
-    names = ("distance", "encoder", "noise_level", "num_draws")
     try:
-        figures = json.loads(table.with_suffix(".json").read_text())
-        return {name: figures[name] for name in names}
+        figures: dict[str, Any] = json.loads(table.with_suffix(".json").read_text())
+        ScoreSettings.model_validate({name: figures[name] for name in ScoreSettings.model_fields})
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(
             f"scores is {table}, beside which no .json says how they were made: {error!r}; make"
             " both with medphantom train minority-scores"
         ) from error
-
-
-def draw_prompts(items: Sequence[Any], config: CalibrationConfig) -> list[str]:
-    """Prompts of a split, in a drawn order.
-
-    Raises:
-        InvalidInput: there are fewer.
-    """
-    import numpy as np
-
-    prompts = [each.prompt for each in items if each.prompt]
-    if len(prompts) < config.n:
-        raise InvalidInput(
-            f"n is {config.n}, but split {config.split!r} has only {len(prompts)} prompts; lower n"
-        )
-    return shuffled(prompts, np.random.default_rng(config.seed))[: config.n]
-
-
-def reached(
-    pipeline: "TextToCXRPipeline",
-    encoder: Any,
-    calibration: MinorityCalibration,
-    prompts: list[str],
-    sampling: "MinoritySampling | None",
-    config: CalibrationConfig,
-    batch_size: int = 8,
-) -> list[float]:
-    """The level of each image that is drawn, a prompt and a seed each."""
-    from gen.denoising import make_generators
-    from gen.engine import run
-    from pipelines.rarity import levels_reached
-
-    networks = {**pipeline.networks, **({} if encoder is None else {"embedder": encoder})}
-    levels: list[float] = []
-    for start in range(0, len(prompts), batch_size):
-        some = prompts[start : start + batch_size]
-        seeds = range(config.seed + start, config.seed + start + len(some))
-        drawn = pipeline.process(
-            some,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            generator=make_generators(seeds),
-            minority=sampling,
-            decode=False,
-        )
-        latents = run(drawn, networks)
-        levels += run(levels_reached(pipeline, calibration, latents, some, seeds), networks)
-    return levels
+    return figures
 
 
 def command(
@@ -215,10 +200,14 @@ def command(
         Path, typer.Option(exists=True, dir_okay=False, help="Table of train minority-scores")
     ],
     model: Model,
-    split: Annotated[str, typer.Option(help="Rows whose prompts are drawn from")] = "val",
+    split: Annotated[
+        str, typer.Option(help="Of the prompts, or the tiles, that are drawn from")
+    ] = "val",
     n: Annotated[int, typer.Option("--n", "-n", min=8, help="Images of each strength")] = 64,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps")] = 25,
-    guidance: Annotated[float, typer.Option(help="Guidance scale")] = 1.5,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; 1.5, or of tissue 1")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="One to calibrate, may be given again; else all, the others stay"),

@@ -50,8 +50,13 @@ def minority_settings(
         "minority_method": sampling.method,
         "minority_strength": sampling.strength,
         "minority_distance": sampling.distance,
-        **({} if reached is None else {"minority_reached": round(reached, 4)}),
+        **({} if reached is None else reached_settings(reached)),
     }
+
+
+def reached_settings(reached: float) -> dict[str, float]:
+    """The level that was measured, which large images know once they are drawn."""
+    return {"minority_reached": round(reached, 4)}
 
 
 def minority_of(settings: Mapping[str, Any]) -> "MinoritySampling | None":

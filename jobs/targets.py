@@ -3,6 +3,7 @@
 The images come from one split at the model's own size; what was left out is said with the figures.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -105,6 +106,11 @@ class Pictures:
 def shuffled(items: Sequence[T], rng: "np.random.Generator") -> list[T]:
     """All of them, in a drawn order."""
     return [items[index] for index in rng.permutation(len(items))]
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Of the noise that is drawn for an image, which depends on nothing else."""
+    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:15], 16)
 
 
 def interval(estimate: dict[str, float] | None) -> str:

@@ -6,7 +6,7 @@ words, through a prior that draws grids of embeddings (section 3.4 of the paper)
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gen.data.canvas import Canvas, new_canvas
+from gen.data.canvas import new_canvas
 from gen.denoising import fresh_scheduler
 from gen.embedding_field import EmbeddingField
 from gen.encoders.encoder import Encoder
@@ -28,13 +28,8 @@ from gen.encoders.windows import ReadPixels
 from gen.engine import run
 from gen.errors import InvalidInput
 from gen.guidance.minority import MinorityCalibration
-from gen.known_region import Keep, KnownRegion, keep_known
-from gen.large_canvas import (
-    OnWindows,
-    decode_canvas,
-    denoise_canvas,
-    draw_canvas_noise,
-)
+from gen.known_region import KnownRegion
+from gen.large_canvas import OnWindows, denoise_canvas, draw_canvas_noise
 from gen.store.catalogue import resolve
 from gen.store.loading import load_components
 from gen.store.weight_files import read_object
@@ -42,22 +37,19 @@ from gen.tiling import Layout, bell, overlapping, shifted
 from gen.types import Component, ModelCall, Process
 from pipelines.large_fields import field_around, field_from_text, field_like, field_varied
 from pipelines.large_guidance import GuidedWindows, OnDenoised
+from pipelines.large_pixels import Write, keep_region, write_pixels
+from pipelines.large_rarity import level_reached
 from pipelines.minority import MinoritySampling, begin, read_calibration, sampling_for
 from pipelines.outputs import LargeImages, check_output_type, present
 
 Method = Literal["shift", "overlap"]
 """How windows lie: see `LargeImagePipeline.__call__`."""
-Write = Callable[[NDArray[np.uint8]], None]
-"""A band of finished pixels (h, W, 3), from the top down."""
 
 NUM_INFERENCE_STEPS = 25
 GUIDANCE_SCALE = 1.0  # of histo-mini: more looks hardly better, at twice the work
 PRIOR_GUIDANCE_SCALE = 2.0
 MICRONS_PER_PIXEL = 0.5
 SHARED = 0.25  # of a window, with its neighbour: more breaks a sixth of the paper's calls
-# patches a side of what is decoded at once, and shared with the next: a decoder that invents detail
-# does so alike on both sides of a border only well inside
-DECODED, DECODED_TWICE = 3.0, 0.5
 MAX_SIDE = 200_000  # pixels; a whole slide at 40x
 
 
@@ -168,6 +160,19 @@ class LargeImagePipeline(DiffusionPipeline):
         """Of the model's card; see `pipelines.minority.read_calibration`."""
         return read_calibration(self.config._name_or_path)
 
+    def minority_sampling(
+        self, minority: float, minority_method: str | None = None, allow_common: bool = False
+    ) -> MinoritySampling:
+        """What reaches a level of rarity with this model: see `pipelines.minority.sampling_for`."""
+        return sampling_for(
+            lambda: self.minority_calibration, minority, minority_method, allow_common
+        )
+
+    def calibration_for(self, minority: MinoritySampling | None) -> MinorityCalibration | None:
+        """What an image is measured by: the model's calibration, if a level was asked for."""
+        asked = minority is not None and minority.level is not None
+        return self.minority_calibration if asked else None
+
     @property
     def vae_scale_factor(self) -> int:
         """Pixels per latent along a side."""
@@ -211,8 +216,9 @@ class LargeImagePipeline(DiffusionPipeline):
             generator: of the noise and the shifts, on the CPU.
             scheduler: None is the pipeline's.
             known: a part of a real image that is kept.
-            minority: how rare what is seen shall be among tissue of its embedding: a level, for
-                calibrated models, or a method with its strength; None leaves it to chance.
+            minority: how rare what is seen shall be: a quantile in [0, 1] of the minority scores
+                of training patches of the magnification, for calibrated models, or a method with
+                its strength; None leaves it to chance.
             minority_method: "boost_and_skip", "classifier" or "self_guided"; None is the cheapest
                 that reaches the level.
             allow_common: levels below 0.5, which push the rare away, are meant.
@@ -224,9 +230,7 @@ class LargeImagePipeline(DiffusionPipeline):
         """
         check_output_type(output_type)
         if isinstance(minority, float | int):
-            minority = sampling_for(
-                lambda: self.minority_calibration, minority, minority_method, allow_common
-            )
+            minority = self.minority_sampling(minority, minority_method, allow_common)
         bands: list[NDArray[np.uint8]] = []
         process = self.process(
             field,
@@ -242,11 +246,13 @@ class LargeImagePipeline(DiffusionPipeline):
             scheduler=scheduler,
             known=known,
             minority=minority,
+            calibration=self.calibration_for(minority),
             on_windows=on_windows,
         )
-        run(process, self.networks)
+        reached = run(process, self.networks)
         pixels = torch.from_numpy(np.concatenate(bands)).movedim(-1, 0)[None] / 255
-        return LargeImages(images=present(pixels, output_type))
+        levels = None if reached is None else [reached]
+        return LargeImages(images=present(pixels, output_type), minority_reached=levels)
 
     def process(
         self,
@@ -264,16 +270,20 @@ class LargeImagePipeline(DiffusionPipeline):
         scheduler: Any = None,
         known: KnownRegion | None = None,
         minority: MinoritySampling | None = None,
+        calibration: MinorityCalibration | None = None,
         folder: Path | None = None,
         on_windows: OnWindows = lambda *_: None,
         on_denoised: OnDenoised | None = None,
-    ) -> Process[None]:
+    ) -> Process[float | None]:
         """The algorithm of `__call__`, for an engine; finished bands of pixels go to `write`.
+
+        Returns the level that the image reached, if it is to be measured.
 
         Args:
             field, height, width, method, overlap, num_inference_steps, guidance_scale,
             microns_per_pixel, generator, scheduler, known, minority, on_windows: see `__call__`.
             write: gets bands (h, W, 3) uint8 from the top down, after the last step.
+            calibration: by which the level is measured; None measures nothing.
             folder: for latents; None is the system's for temporary files.
             on_denoised: told after each row of windows, before `on_windows`.
         """
@@ -294,14 +304,16 @@ class LargeImagePipeline(DiffusionPipeline):
         cells = self.canvas_size(height, width)
         layouts, weights = self.layouts(cells, method, overlap, len(scheduler.timesteps), generator)
 
-        def draw() -> Process[None]:
+        def draw() -> Process[float | None]:
             with ExitStack() as stack:
                 place = Path(stack.enter_context(TemporaryDirectory(dir=folder)))
                 channels = self.unet.config.in_channels
                 canvas = stack.enter_context(new_canvas(place, channels, *cells))
                 draw_canvas_noise(canvas, layouts[0].side, float(scale), generator)
                 predict = yield from guided.predict()
-                keep = yield from self.keep(known, scheduler, generator)
+                keep = None
+                if known is not None:
+                    keep = yield from keep_region(self, known, scheduler, generator)
                 yield from denoise_canvas(
                     canvas,
                     scheduler,
@@ -316,7 +328,14 @@ class LargeImagePipeline(DiffusionPipeline):
                     on_windows,
                     skip,
                 )
-                yield from self.decode(canvas, height, width, write, known)
+                reached = None
+                if calibration is not None:
+                    seed = generator.initial_seed()
+                    reached = yield from level_reached(
+                        self, calibration, canvas, field, microns_per_pixel, seed, known
+                    )
+                yield from write_pixels(self, canvas, height, width, write, known)
+                return reached
 
         return draw()
 
@@ -424,57 +443,10 @@ class LargeImagePipeline(DiffusionPipeline):
         shared = int(SHARED * side) if overlap is None else overlap
         return shifted(*cells, side, shared, num_steps, generator), bell(side)
 
-    def keep(
-        self, known: KnownRegion | None, scheduler: Any, generator: torch.Generator
-    ) -> Process[Keep | None]:
-        """What puts the known part of an image back after each step."""
-        if known is None:
-            return None
-        factor = self.vae_scale_factor
-        like = torch.empty(0, device=self.vae.device, dtype=self.vae.dtype)
-        side = int(self.unet.config.sample_size)
-        latents = yield from known.encode(factor, side, like, self.vae.config.scaling_factor)
-        place, mask = known.cells(factor), known.cell_mask(factor)
-        return keep_known(latents, place, mask, scheduler, generator)
-
-    def decode(
-        self,
-        canvas: Canvas,
-        height: int,
-        width: int,
-        write: Write,
-        known: KnownRegion | None = None,
-    ) -> Process[None]:
-        """Pixels of clean latents, band by band, of at most height x width."""
-        side = int(self.unet.config.sample_size)
-        factor = self.vae_scale_factor
-        window = min(round(DECODED * side), canvas.height, canvas.width)
-        shared = min(round(DECODED_TWICE * side), window - 1)
-        layout = overlapping(canvas.height, canvas.width, window, window - shared)
-        weights = None if known is None else known.weights(height, width, factor)
-
-        def decode_windows(latents: Tensor) -> Process[Tensor]:
-            return (yield ModelCall("decoder", (latents / self.vae.config.scaling_factor,)))
-
-        def emit(top: int, rows: Tensor) -> None:
-            visible = rows[:, : max(0, height - top), :width]
-            if visible.shape[1]:
-                levels = ((visible.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-                pixels = levels.expand(3, -1, -1).movedim(0, -1).contiguous().numpy()
-                if known is not None and weights is not None:
-                    pixels = known.paste(top, pixels, weights)
-                write(pixels)
-
-        yield from decode_canvas(
-            canvas,
-            decode_windows,
-            layout,
-            shared,
-            factor,
-            emit,
-            self.vae.device,
-            self.vae.dtype,
-        )
+    def decode_patches(self, latents: Tensor) -> Process[Tensor]:
+        """Images (N, C, H, W) in about [-1, 1] of scaled latents, recorded if these are."""
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        return (yield ModelCall("decoder", (latents,), latents.requires_grad))
 
 
 def check_size(height: int, width: int) -> None:

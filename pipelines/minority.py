@@ -31,7 +31,7 @@ from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.types import ModelCall, Predict, Process
-from pipelines.rarity import distance_of
+from pipelines.rarity import distance_of, shown_by
 
 if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
@@ -198,7 +198,7 @@ class Guided:
         if sampling is None or sampling.method == "boost_and_skip":
             return plain
         noising = Noising(self.pipeline.scheduler)
-        distance = distance_of(sampling.distance, self.pipeline)
+        distance = distance_of(sampling.distance, shown_by(self.pipeline))
         if sampling.method == "prompt":
             return (yield from self.by_word(noising, distance, sampling.strength))
         classifier = self.pipeline.minority_classifier

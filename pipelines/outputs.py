@@ -29,9 +29,14 @@ class ChestXrays(BaseOutput):
 
 @dataclass
 class LargeImages(BaseOutput):
-    """`images`: one PIL image in a list; an array (1, H, W, 3) or tensor (1, 3, H, W) in [0, 1]."""
+    """`images`: one PIL image in a list; an array (1, H, W, 3) or tensor (1, 3, H, W) in [0, 1].
+
+    `minority_reached`: if a level was asked for, the quantile in [0, 1] that the image reached, the
+    median of its places; see `pipelines.large_rarity.level_reached`.
+    """
 
     images: Any
+    minority_reached: list[float] | None = None
 
 
 def check_output_type(output_type: str) -> None:

@@ -24,6 +24,9 @@ from gen.types import Process
 if TYPE_CHECKING:
     from pipelines.text_to_cxr import TextToCXRPipeline
 
+Decode = Callable[[Tensor], Process[Tensor]]
+"""Scaled latents (N, c, h, w) to images (N, C, H, W)."""
+
 
 def score_latents(
     pipeline: "TextToCXRPipeline",
@@ -46,7 +49,7 @@ def score_latents(
         return (yield from pipeline.predict(latents, timestep, condition))
 
     noising = Noising(pipeline.scheduler)
-    distance = distance_of(kind, pipeline)
+    distance = distance_of(kind, shown_by(pipeline))
     return (
         yield from minority_scores(
             latents, predict, noising, generators, distance, noise_level, num_draws
@@ -54,12 +57,22 @@ def score_latents(
     )
 
 
-def distance_of(kind: DistanceKind, pipeline: "TextToCXRPipeline") -> Distance:
-    """Of latents, of their pixels, or of the embeddings of these; recorded if the latents are."""
+def shown_by(pipeline: "TextToCXRPipeline") -> Decode:
+    """What makes images in [-1, 1] of a pipeline's latents, recorded if the latents are."""
 
     def decode(latents: Tensor) -> Process[Tensor]:
         return (yield from pipeline.decode(latents, latents.requires_grad)) * 2 - 1
 
+    return decode
+
+
+def distance_of(kind: DistanceKind, decode: Decode) -> Distance:
+    """Of latents, of their pixels, or of the embeddings of these.
+
+    Args:
+        kind: with "encoder", see `score_latents` for what the engine must know.
+        decode: latents to images in [-1, 1], recorded if the latents are.
+    """
     kinds: dict[DistanceKind, Callable[[], Distance]] = {
         "latent": lambda: squared_error,
         "pixel": lambda: pixel_distance(decode),

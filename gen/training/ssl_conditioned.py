@@ -5,7 +5,6 @@ Graikos et al. 2024 (arXiv 2312.07330, section 3.2), with the magnification as a
 """
 
 import copy
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,30 +29,25 @@ from gen.training.dataset import crop
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
-from gen.training.tissue import TissueConfig, read_tiles, turn
+from gen.training.tissue import TilesConfig, read_tiles, row_weights, turn
 from gen.training.unet import UNetConfig, build_unet
 from gen.types import Components, ModelCall, Process
 
 NUM_PREVIEWS = 8
 
 
-class SSLConditionedConfig(DiffusionConfig, UNetConfig):
+class SSLConditionedConfig(DiffusionConfig, UNetConfig, TilesConfig):
     """Config of `medphantom train ssl-conditioned`."""
 
-    tissue: TissueConfig
     autoencoder: Path = Field(description="Folder that `medphantom train autoencoder` wrote")
     encoder: str = Field(description="Self-supervised encoder: id or folder")
     base_model: Path | None = Field(
         None, description="Model of the same autoencoder and encoder to go on from"
     )
     patch_size: int = Field(128, ge=32, description="Side of a patch in pixels")
-    tile_size: int = Field(256, ge=32, description="Side of the tiles that patches are cut from")
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     embedding_noise: float = Field(
         0.0, ge=0, description="Deviation, a component, added to embeddings: against memorising"
-    )
-    balance: float = Field(
-        0.5, ge=0, le=1, description="0: tiles as they come; 1: magnifications equally often"
     )
     cross_attention_dim: int = Field(128, ge=8)
     num_tokens: int = Field(4, ge=1, description="Tokens made of one embedding")
@@ -98,13 +92,6 @@ def build_networks(config: SSLConditionedConfig, device: torch.device) -> Networ
     unet.to(memory_format=torch.channels_last)  # convolutions are a fifth faster so
     scheduler = noise_schedule(config, stochastic=True)
     return Networks(vae, unet, projection, scheduler, encoder)
-
-
-def row_weights(microns_per_pixel: Tensor, balance: float) -> Tensor:
-    """How often each tile is drawn: the size of its magnification to the power of -balance."""
-    values = microns_per_pixel.tolist()
-    sizes = Counter(values)
-    return torch.tensor([sizes[value] ** -balance for value in values])
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ by more than `TOLERANCE`. There are few regions, so nothing is set aside by pati
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -43,6 +44,16 @@ class TissueConfig(BaseModel):
     )
 
 
+class TilesConfig(BaseModel):
+    """Which tiles a recipe cuts patches from, and how often from each."""
+
+    tissue: TissueConfig
+    tile_size: int = Field(256, ge=32, description="Side of the tiles that patches are cut from")
+    balance: float = Field(
+        0.5, ge=0, le=1, description="0: tiles as they come; 1: magnifications equally often"
+    )
+
+
 @dataclass(frozen=True)
 class Region:
     """`pixels` (H, W, 3) uint8 at `microns_per_pixel`; `fields` are its manifest row."""
@@ -54,11 +65,16 @@ class Region:
 
 @dataclass(frozen=True)
 class Tiles:
-    """`images` (N, 3, S, S) uint8, `microns_per_pixel` (N,), and a manifest row each."""
+    """`images` (N, 3, S, S) uint8, `microns_per_pixel` (N,), and a manifest row each.
+
+    `corners` are of each the upper left pixel (y, x) in its region at that magnification, negative
+    where the region was mirrored.
+    """
 
     images: Tensor
     microns_per_pixel: Tensor
     fields: list[dict[str, str]]
+    corners: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -115,17 +131,22 @@ def grow(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.pad(pixels, [*margins, (0, 0)], mode="symmetric")
 
 
-def cut(region: Region, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Tiles (S, S, 3) side by side that show tissue; none of a region that is far smaller."""
+def cut(region: Region, side: int) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
+    """Tiles (S, S, 3) side by side that show tissue, each after its corner (y, x) in the region.
+
+    A region that is far smaller than a tile has none.
+    """
     if min(region.pixels.shape[:2]) < LEAST_SIDE * side:
         return
     pixels = grow(region.pixels, side)
     height, width = pixels.shape[:2]
+    above = (height - region.pixels.shape[0]) // 2
+    before = (width - region.pixels.shape[1]) // 2
     for top in _starts(height, side):
         for left in _starts(width, side):
             tile = pixels[top : top + side, left : left + side]
             if (tile.min(axis=2) < GLASS).mean() >= LEAST_TISSUE:
-                yield tile
+                yield (top - above, left - before), tile
 
 
 def _starts(length: int, side: int) -> range:
@@ -140,23 +161,31 @@ def read_tiles(
     config: TissueConfig,
 ) -> Tiles:
     """Tiles of `side` pixels at every magnification."""
-    images, scales, fields = [], [], []
+    images, scales, fields, corners = [], [], [], []
     number = 0
     for region in read_regions(folder, "train", config.spacings):
         for magnification in config.magnifications:
             scaled = rescale(region, magnification)
-            for tile in cut(scaled, side) if scaled else ():
+            for corner, tile in cut(scaled, side) if scaled else ():
                 if (number % HOLD_OUT == 0) == (split == "val"):
                     images.append(torch.from_numpy(tile.copy()).permute(2, 0, 1))
                     scales.append(magnification)
                     fields.append(region.fields)
+                    corners.append(corner)
                 number += 1
     if not images:
         raise InvalidInput(
             f"{folder} gives no tile of {side} pixels at magnifications"
             f" {list(config.magnifications)}; choose smaller tiles or coarser magnifications"
         )
-    return Tiles(torch.stack(images), torch.tensor(scales), fields)
+    return Tiles(torch.stack(images), torch.tensor(scales), fields, corners)
+
+
+def row_weights(microns_per_pixel: Tensor, balance: float) -> Tensor:
+    """How often each tile is drawn: the size of its magnification to the power of -balance."""
+    values = microns_per_pixel.tolist()
+    sizes = Counter(values)
+    return torch.tensor([sizes[value] ** -balance for value in values])
 
 
 def turn(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,21 +8,22 @@ import pytest
 from typer.testing import CliRunner
 
 from gen.errors import InvalidInput
-from gen.guidance.minority import MinorityCalibration
+from gen.guidance.minority import MinorityCalibration, ScoreSettings
 from gen.store.card import read_card, write_card
 from gen.store.catalogue import resolve
 from jobs import minority_calibration
 from jobs.bars import bars
 from jobs.cli import app
-from jobs.minority_calibration import kept_scores, rising
-from jobs.minority_scores import Distance, ScoresConfig, score_images
+from jobs.minority_calibration import CalibrationConfig, kept_scores, measure, rising
+from jobs.minority_scores import ScoresConfig, score_images
+from pipelines.minority import MinoritySampling
 
 
 @pytest.fixture
 def scores(chests: Path, tiny_folder: Path, tmp_path: Path) -> Path:
     """The tiny model's scores of the pictures."""
     table = tmp_path / "scores.csv"
-    config = ScoresConfig(chests, table, str(tiny_folder), distance=Distance.LATENT, num_draws=1)
+    config = ScoresConfig(chests, table, str(tiny_folder), distance="latent", num_draws=1)
     with bars() as drawn:
         score_images(config, drawn)
     return table
@@ -41,6 +42,7 @@ def test_the_card_says_which_strength_reaches_which_level(
 ) -> None:
     add_card(tiny_folder)
     strengths = {"boost_and_skip": (1.0, 1.5), "self_guided": (0.0, 0.5), "classifier": (0.0,)}
+    monkeypatch.setattr(minority_calibration, "LEAST_RANGE", -1.0)  # of random networks none rises
     monkeypatch.setattr(minority_calibration, "STRENGTHS", {**strengths, "prompt": (0.0, 0.1)})
     arguments = ["--data", str(chests), "--scores", str(scores), "--model", str(tiny_folder)]
     arguments = ["train", "minority-calibration", "--split", "train", "--steps", "4", *arguments]
@@ -104,6 +106,30 @@ def test_scores_are_kept_of_each_kind_and_of_all(tmp_path: Path) -> None:
 def test_strengths_are_kept_for_as_long_as_levels_rise() -> None:
     pairs = [(0.3, -1.0), (0.5, 0.0), (0.8, 1.0), (0.7, 2.0), (0.9, 3.0)]
     assert rising(pairs) == ((0.3, -1.0), (0.5, 0.0), (0.8, 1.0))
+
+
+class Unmoved:
+    """Draws images that boost_and_skip leaves as they are; there is no classifier."""
+
+    num_images = 2
+    has_classifier = False
+
+    def levels(self, calibration: MinorityCalibration, sampling: MinoritySampling) -> list[float]:
+        moved = 0.1 * sampling.strength if sampling.method == "self_guided" else 0.001
+        return [0.4 + moved, 0.4 + moved]
+
+
+def test_a_method_that_moves_nothing_is_left_out(tmp_path: Path) -> None:
+    score = ScoreSettings(distance="latent", noise_level=0.6, num_draws=1)
+    calibration = MinorityCalibration(score=score, scores={"all": (0.0, 1.0)}, strengths={})
+    config = CalibrationConfig(tmp_path, tmp_path / "scores.csv", "tiny")
+    tried: Any = {"boost_and_skip": (1.0, 2.0), "classifier": (0.0,), "self_guided": (0.0, 2.0)}
+    with bars() as drawn:
+        strengths = measure(Unmoved(), calibration, config, tried, drawn)
+    assert set(strengths) == {"self_guided"}
+    levels, kept = zip(*strengths["self_guided"], strict=True)
+    assert kept == (0.0, 2.0)
+    assert levels == pytest.approx((0.4, 0.6))
 
 
 def test_scores_beside_the_table_say_how_they_were_made(scores: Path) -> None:

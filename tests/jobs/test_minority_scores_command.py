@@ -3,7 +3,6 @@
 import copy
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from torch import Tensor
 from typer.testing import CliRunner
 
 from gen.data.collection import read_collection
 from gen.training.captioned import encode_images
-from jobs import minority_scores
+from gen.types import Process
+from jobs import minority_chests
 from jobs.bars import bars
 from jobs.cli import app
-from jobs.minority_scores import Distance, Kept, ScoresConfig, ranks, score_images
+from jobs.minority_scores import Kept, ScoresConfig, ranks, score_images
 from jobs.targets import Pictures
 from pipelines.text_to_cxr import TextToCXRPipeline
 
@@ -42,7 +43,7 @@ def config_of(data: Path, model: Path, tmp_path: Path, **changes: Any) -> Scores
             "data": data,
             "out": tmp_path / "scores.csv",
             "model": str(model),
-            "distance": Distance.LATENT,
+            "distance": "latent",
             "batch_size": 3,
             **changes,
         }
@@ -79,39 +80,37 @@ def test_the_table_holds_what_each_image_loses_and_how_many_lose_less(
 def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(
     chests: Path, mute_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = score(config_of(chests, mute_folder, tmp_path, distance=Distance.PIXEL))[1]
-    scored: list[list[str]] = []
-    original = minority_scores.score_batch
+    whole = score(config_of(chests, mute_folder, tmp_path, distance="pixel"))[1]
+    calls = 0
+    original = minority_chests.score_latents
 
-    def dying(pipeline: Any, encoder: Any, batch: Any, config: ScoresConfig) -> list[float]:
-        if len(scored) == 1:
+    def dying(*arguments: Any) -> Process[Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
             raise KeyboardInterrupt
-        scored.append([each.item.name for each in batch])
-        return original(pipeline, encoder, batch, config)
+        return original(*arguments)
 
-    config = config_of(
-        chests, mute_folder, tmp_path, distance=Distance.PIXEL, out=tmp_path / "cut.csv"
-    )
-    monkeypatch.setattr(minority_scores, "score_batch", dying)
+    config = config_of(chests, mute_folder, tmp_path, distance="pixel", out=tmp_path / "cut.csv")
+    monkeypatch.setattr(minority_chests, "score_latents", dying)
     with pytest.raises(KeyboardInterrupt):
         score(config)
     assert not config.out.exists()
     kept = tmp_path / ".cut.csv.part.jsonl"
     kept.write_text(kept.read_text() + '["4.png", 0.1')  # cut off in mid-write
-    monkeypatch.setattr(minority_scores, "score_batch", original)
-    weights = json.loads(kept.read_text().split("\n")[0])["weight_sha256"]
-    assert set(Kept(config, weights).scores) == {"1.png", "2.png", "3.png"}
+    monkeypatch.setattr(minority_chests, "score_latents", original)
+    settings = json.loads(kept.read_text().split("\n")[0])
+    assert set(Kept(config.out, settings).scores) == {"1.png", "2.png", "3.png"}
     again = score(config)[1]
     assert [row["score"] for row in again] == [row["score"] for row in whole]
     assert not kept.exists()
 
 
 def test_scores_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
-    config = ScoresConfig(tmp_path, tmp_path / "scores.csv")
-    Kept(config, "a").add({"1.png": 1.0})
-    assert Kept(config, "a").scores == {"1.png": 1.0}
-    assert Kept(replace(config, num_draws=2), "a").scores == {}
-    assert Kept(config, "b").scores == {}
+    out = tmp_path / "scores.csv"
+    Kept(out, {"num_draws": 5}).add({"1.png": 1.0})
+    assert Kept(out, {"num_draws": 5}).scores == {"1.png": 1.0}
+    assert Kept(out, {"num_draws": 2}).scores == {}
 
 
 def test_equals_share_their_rank() -> None:

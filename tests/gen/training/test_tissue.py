@@ -78,8 +78,9 @@ def test_a_region_far_smaller_than_a_tile_gives_none() -> None:
 def test_tiles_share_no_pixel_and_empty_ones_are_left_out() -> None:
     pixels = np.full((70, 100, 3), 250, np.uint8)
     pixels[:32, 32:64] = 100
-    (tile,) = cut(region_of(pixels, 0.5), 32)
+    ((corner, tile),) = cut(region_of(pixels, 0.5), 32)
     assert (tile == 100).all()
+    assert corner == (0, 32)
 
 
 def test_every_tenth_tile_is_held_out(stained: Path) -> None:
