@@ -22,7 +22,8 @@ COST = 2 * 2 * 256 * 256 / 1e6  # guidance doubles the rows
 JOB = {"task": "text-to-cxr", "spec": BODY}
 RESULT = "/v1/results/{job_id}/{index}"
 TILES = {f"{RESULT}/tiles", f"{RESULT}/tiles/{{level}}/{{column}}/{{row}}"}
-PUBLIC = {"/health/live", "/health/ready", RESULT, *TILES}
+FILES = f"{RESULT}/files/{{name}}"
+PUBLIC = {"/health/live", "/health/ready", RESULT, FILES, *TILES}
 NOW = 7200.0 + 1800  # half past two
 
 NewKey = Callable[..., tuple[Key, httpx.Client]]
