@@ -118,8 +118,7 @@ def row_of(
     boxes = [
         {
             **({"slice": index} if scan.stacked else {}),
-            **dict(zip("xywh", region.box, strict=True)),
-            "score": region.score,
+            **region.as_json(),
         }
         for index, found in enumerate(mapped.maps)
         for region in found.regions

@@ -25,6 +25,10 @@ class Region:
     box: tuple[float, float, float, float]
     score: float
 
+    def as_json(self) -> dict[str, float]:
+        """x, y, w, h and score, as records hold it."""
+        return {**dict(zip("xywh", self.box, strict=True)), "score": self.score}
+
 
 def cleaned(found: Map, body: Mask) -> Map:
     """The map without single pixels, and 0 outside the body and at the border."""

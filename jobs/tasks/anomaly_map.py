@@ -250,8 +250,7 @@ class AnomalyMaps(Task):
             "method": spec.method,
             "score": found.score,
             "threshold": found.threshold,
-            "boxes": [list(region.box) for region in found.regions],
-            "box_scores": [region.score for region in found.regions],
+            "boxes": [region.as_json() for region in found.regions],
             "files": [*files, "record.json"],
         }
         text = json.dumps(said, indent=1, allow_nan=False)

@@ -67,7 +67,7 @@ function drawBoxes(record) {
   const { width = 1, height = 1, boxes = [] } = record ?? {};
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  for (const [x, y, w, h] of boxes) {
+  for (const { x, y, w, h } of boxes) {
     const box = document.createElementNS(SVG, "rect");
     for (const [name, value] of Object.entries({ x, y, width: w, height: h })) box.setAttribute(name, value);
     svg.append(box);

@@ -22,7 +22,7 @@ const LABELS = {
   source_sha256: "Picture, SHA-256",
   weight_sha256: "Weights, SHA-256",
 };
-const HIDDEN = new Set(["settings", "synthetic", "boxes", "box_scores", "files"]); // or shown otherwise
+const HIDDEN = new Set(["settings", "synthetic", "boxes", "files"]); // or shown otherwise
 const SOON_MS = 60000;
 
 export class Viewer {

@@ -156,9 +156,10 @@ def test_a_picture_becomes_layers_numbers_and_a_record(pipeline: Any, tmp_path: 
     for name in ("picture.png", "overlay.png", "heat.png"):  # nobody says that these are of nobody
         assert "Synthetic" not in Image.open(io.BytesIO(files[name])).info
     assert said["boxes"]
-    for x, y, w, h in said["boxes"]:
-        assert 0 <= x < x + w <= 50
-        assert 0 <= y < y + h <= 40
+    for box in said["boxes"]:
+        assert 0 <= box["x"] < box["x"] + box["w"] <= 50
+        assert 0 <= box["y"] < box["y"] + box["h"] <= 40
+        assert 0 < box["score"]
 
 
 def test_doing_it_twice_gives_the_same_file_and_another_seed_another(pipeline: Any) -> None:

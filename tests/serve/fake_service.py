@@ -73,7 +73,10 @@ MAP_DEFAULTS = {
     "model": "cxr-mini",
     "previews": False,
 }
-BOXES = [[4.0, 8.0, 20.0, 16.0], [40.0, 30.0, 10.0, 12.0]]  # of maps, which are 64 x 64
+BOXES = [  # of maps, which are 64 x 64
+    {"x": 4.0, "y": 8.0, "w": 20.0, "h": 16.0, "score": 0.06},
+    {"x": 40.0, "y": 30.0, "w": 10.0, "h": 12.0, "score": 0.04},
+]
 FILES = ("overlay.png", "healthy.png", "picture.png", "heat.png", "map.npy", "record.json")
 TILE = 256
 
@@ -372,7 +375,6 @@ class FakeService:
             "score": 0.031,
             "threshold": 0.025,
             "boxes": BOXES,
-            "box_scores": [0.06, 0.04],
             "files": FILES,
             "settings": {"method": job.spec["method"], "device": "cpu"},
             "synthetic": True,
