@@ -5,7 +5,7 @@ AutoPaint (arXiv 2305.12358) by default; pDDPM (2303.03758), AutoDDPM (2305.1964
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -39,10 +39,11 @@ from gen.encoders.encoder import Encoder
 from gen.encoders.loading import load_encoder
 from gen.engine import Engine
 from gen.errors import InvalidInput
+from gen.inpainting import shown
 from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
-from gen.types import Component, ModelCall, Process
+from gen.types import Component, ModelCall, Predict, Process
 from pipelines.outputs import AnomalyMap
 from pipelines.text_to_cxr import TextToCXRPipeline
 
@@ -283,16 +284,24 @@ class AnomalyPipeline(DiffusionPipeline):
         generator: torch.Generator,
         on_estimate: OnEstimate | None = None,
     ) -> HealthyPrior:
-        """The model under a condition (1, L, D)."""
+        """The model under a condition (1, L, D); one that inpaints is shown what is kept."""
         drawn, factor = self.text_to_image, self.vae.config.scaling_factor
         noising = Noising(self.scheduler)
 
-        def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+        def ask(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
             rows = condition.expand(len(latents), -1, -1)
             output = yield from drawn.predict(latents, timestep, rows)
             if on_estimate is not None:
-                on_estimate(noising.clean(latents[:1], output[:1], timestep.reshape(-1)[:1]))
+                noisy = latents[:1, : output.shape[1]]
+                on_estimate(noising.clean(noisy, output[:1], timestep.reshape(-1)[:1]))
             return output
+
+        def paint_all(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
+            everything = torch.ones_like(latents[:, :1])
+            return (yield from shown(ask, latents, everything)(latents, timestep))
+
+        def painter(known: Tensor, mask: Tensor) -> Predict:
+            return shown(ask, known, mask)
 
         def encode(pictures: Tensor) -> Process[Tensor]:
             pictures = pictures.to(self.vae.dtype).expand(-1, self.vae.config.in_channels, -1, -1)
@@ -305,7 +314,10 @@ class AnomalyPipeline(DiffusionPipeline):
         def features(pictures: Tensor) -> Process[Tensor]:
             return (yield ModelCall("features", (pictures,)))
 
-        return HealthyPrior(predict, encode, decode, self.scheduler, generator, features)
+        prior = HealthyPrior(ask, encode, decode, self.scheduler, generator, features)
+        if self.unet.config.in_channels == self.unet.config.out_channels:
+            return prior
+        return replace(prior, predict=paint_all, painter=painter)
 
 
 def on_source(

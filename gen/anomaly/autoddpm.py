@@ -50,13 +50,13 @@ def autoddpm(
     likelihood = unlikelihood(seen, reconstructed) * features
     limit = likelihood.quantile(QUANTILE) if threshold is None else threshold
     mask = F.max_pool2d((likelihood > limit).float(), 3, 1, 1)
-    factor = picture.shape[-1] // latents.shape[-1]
+    cells = to_cells(mask, picture.shape[-1] // latents.shape[-1])
     steps = prior.steps(num_steps, sampler)
     stitched = yield from repaint(
         latents,
-        to_cells(mask, factor),
+        cells,
         steps,
-        prior.predict,
+        prior.painting(latents, cells),
         [prior.generator],
         skip=int((steps.timesteps > RESAMPLE_FROM * len(prior.noising)).sum()),
         num_resamples=NUM_RESAMPLES,

@@ -56,7 +56,7 @@ def autopaint(
         steps = prior.steps(NUM_STEPS)
         skip = int((steps.timesteps > FROM * len(prior.noising)).sum())
         painted = yield from blended_latents(
-            latents, mask, steps, prior.predict, [prior.generator], skip
+            latents, mask, steps, prior.painting(latents, mask), [prior.generator], skip
         )
         healthy = yield from prior.decode(painted)
     assert first is not None

@@ -25,6 +25,8 @@ class HealthyPrior:
         generator: of the picture.
         features: pictures (N, 1, S, S) to features (N, h, w, D) of unit length of their patches;
             None compares pixels alone.
+        painter: of a network that is shown what is kept, as `gen.inpainting.shown`: known latents
+            (N, C, h, w) and a mask (N, 1, h, w) to the network that paints it; None is `predict`.
     """
 
     predict: Predict
@@ -33,6 +35,11 @@ class HealthyPrior:
     scheduler: Any
     generator: torch.Generator
     features: Callable[[Tensor], Process[Tensor]] | None = None
+    painter: Callable[[Tensor, Tensor], Predict] | None = None
+
+    def painting(self, known: Tensor, mask: Tensor) -> Predict:
+        """The network that paints known latents under a mask, see `painter`."""
+        return self.predict if self.painter is None else self.painter(known, mask)
 
     @property
     def noising(self) -> Noising:

@@ -20,6 +20,7 @@ from gen.engine import run
 from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
 from gen.store.card import write_card
+from gen.training.inpainting import widen
 from gen.types import Process
 from pipelines.anomaly import AnomalyPipeline, SquareDeparture, on_source
 from pipelines.text_to_cxr import TextToCXRPipeline
@@ -135,7 +136,7 @@ def bright(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
 def test_a_map_lies_on_the_pixels_of_its_picture(
     pipeline: AnomalyPipeline, monkeypatch: pytest.MonkeyPatch, height: int, width: int
 ) -> None:
-    monkeypatch.setattr(AnomalyPipeline, "methods", {"thor": bright})
+    monkeypatch.setattr(AnomalyPipeline, "methods", lambda self, suspicious: {"thor": bright})
     picture = np.full((height, width), 0.2, np.float32)
     rows, columns = slice(height // 8, height // 2), slice(width // 2, 7 * width // 8)
     picture[rows, columns] = 1
@@ -274,3 +275,24 @@ def test_a_pipeline_moves_and_changes_as_one(parts: dict[str, Any]) -> None:
         assert next(network.parameters()).dtype == torch.float64
     pipeline.unet = parts["unet"]
     assert pipeline.text_to_image.unet is parts["unet"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_that_is_shown_what_is_kept_paints_by_it(
+    parts: dict[str, Any], method: str
+) -> None:
+    plain = with_encoder(AnomalyPipeline(**parts))
+    wide = {**parts, "unet": copy.deepcopy(parts["unet"])}
+    widen(wide["unet"])
+    told = with_encoder(AnomalyPipeline(**wide))
+
+    def found(pipeline: AnomalyPipeline) -> NDArray[np.float32]:
+        (answer,) = pipeline(PICTURES[:1], method, threshold=0.05, seeds=[3])
+        return answer.healthy
+
+    # what a network does not heed yet changes nothing
+    assert np.allclose(found(told), found(plain), atol=1e-4)
+    channels = wide["unet"].config.out_channels
+    with torch.no_grad():
+        wide["unet"].conv_in.weight[:, channels:] += 0.3
+    assert np.abs(found(told) - found(plain)).max() > 1e-3
