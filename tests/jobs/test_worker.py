@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -123,7 +124,10 @@ def item(store: JobStore, index: int = 0) -> Item:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = os.walk(folder)  # which does not mind that a folder goes meanwhile
+    return sorted(
+        str((Path(place) / name).relative_to(folder)) for place, _, files in found for name in files
+    )
 
 
 def told(store: JobStore, kind: str) -> list[dict[str, Any]]:
