@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from gen.anomaly.calibration import check_anomaly_method
+from gen.anomaly.calibration import HEALTHY_PROMPT, check_anomaly_method
 from gen.errors import InvalidInput
 from jobs import anomaly_calibration
-from jobs.anomaly_detectors import HEALTHY_PROMPT
 from jobs.anomaly_files import parse_formats
 from jobs.anomaly_mapper import MapsConfig
 from jobs.anomaly_maps import Summary, run_maps

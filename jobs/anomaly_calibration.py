@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from gen.anomaly.calibration import (
+    HEALTHY_PROMPT,
     METHODS,
     SUSPICIOUS,
     AnomalyCalibration,
@@ -19,7 +20,6 @@ from gen.anomaly.calibration import (
     operating_points,
 )
 from gen.errors import InvalidInput, MedphantomError
-from jobs.anomaly_detectors import HEALTHY_PROMPT
 from jobs.bars import Bars, bars
 from jobs.device import Precision, precise
 from jobs.targets import Data, MixedPrecision, Model, Pictures, Seed, give, seed_of, shuffled

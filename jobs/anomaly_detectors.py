@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gen.anomaly.calibration import HEALTHY_PROMPT
 from gen.errors import InvalidInput
 from jobs.bars import Bars
 from jobs.counted import counted
@@ -20,9 +21,7 @@ if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.anomaly.detections import Detections, Detector
     from gen.types import Process
     from pipelines.anomaly import AnomalyPipeline
-    from pipelines.text_to_cxr import TextToCXRPipeline
 
-HEALTHY_PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 _CODE_SIDE = 4  # of an autoencoder's narrowest layer
 
 
@@ -137,16 +136,14 @@ def anoddpm(config: DetectorConfig) -> "Detector":
     from gen.anomaly.detections import Detections, residual_map
     from gen.denoising import make_generators
     from gen.engine import run
-    from pipelines.text_to_cxr import TextToCXRPipeline
+    from pipelines.anomaly import AnomalyPipeline
 
-    pipeline = TextToCXRPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
+    pipeline = AnomalyPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    _check_size(config, pipeline.default_size)
+    _check_size(config, pipeline.size)
 
     def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
-        networks, rows = counted(
-            {**pipeline.networks, "encoder": lambda x: pipeline.vae.encode(x).latent_dist.mean}
-        )
+        networks, rows = counted(pipeline.networks)
         process = noised_and_denoised(pipeline, images, make_generators(seeds), config)
         healthy = run(process, networks).cpu()
         return Detections(residual_map(images, healthy), healthy, rows.total())
@@ -155,34 +152,22 @@ def anoddpm(config: DetectorConfig) -> "Detector":
 
 
 def noised_and_denoised(
-    pipeline: "TextToCXRPipeline",
+    pipeline: "AnomalyPipeline",
     images: "Tensor",
     generators: "list[torch.Generator]",
     config: DetectorConfig,
 ) -> "Process[Tensor]":
     """What the model makes of images (N, 1, S, S) in [-1, 1], of the same shape and range."""
     from gen.anomaly.partial_noise import partial_noise
-    from gen.denoising import fresh_scheduler
-    from gen.types import ModelCall
 
-    prompts = [HEALTHY_PROMPT] * len(images)
-    condition, _ = yield from pipeline.encode_prompts(prompts, prompts)
-    pixels = images.to(pipeline.vae.device, pipeline.vae.dtype)
-    channels = pipeline.vae.config.in_channels
-    latents = yield ModelCall("encoder", (pixels.expand(-1, channels, -1, -1),))
-
-    def predict(latents: "Tensor", timestep: "Tensor") -> "Process[Tensor]":
-        return (yield from pipeline.predict(latents, timestep, condition))
-
+    condition, _ = yield from pipeline.text_to_image.encode_prompts([HEALTHY_PROMPT], [])
+    prior = pipeline.healthy_prior(condition, generators[0])
+    latents = yield from prior.encode(images.to(pipeline.device))
+    steps = prior.steps(config.num_inference_steps)
     restored = yield from partial_noise(
-        latents * pipeline.vae.config.scaling_factor,
-        fresh_scheduler(pipeline.scheduler, config.num_inference_steps, latents.device),
-        predict,
-        generators,
-        config.noise_level,
+        latents, steps, prior.predict, generators, config.noise_level
     )
-    decoded = yield from pipeline.decode(restored)
-    return decoded.mean(1, keepdim=True) * 2 - 1
+    return (yield from prior.decode(restored))
 
 
 def load_anomaly_pipeline(config: DetectorConfig) -> "AnomalyPipeline":

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.anomaly.calibration import MethodName
-from jobs.anomaly_detectors import HEALTHY_PROMPT
+from gen.anomaly.calibration import HEALTHY_PROMPT, MethodName
 from jobs.anomaly_sources import Scan
 from jobs.device import Precision, precise, rows_at_once
 from jobs.window import windowed

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from gen.anomaly.calibration import METHODS, check_anomaly_method
-from jobs.anomaly_detectors import HEALTHY_PROMPT
+from gen.anomaly.calibration import HEALTHY_PROMPT, METHODS, check_anomaly_method
 from jobs.bars import Report, bars
 from jobs.counted import counted
 from jobs.targets import Model

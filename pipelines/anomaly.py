@@ -22,6 +22,7 @@ from gen.anomaly.autopaint import autopaint, first_look
 from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
     CALIBRATE,
+    HEALTHY_PROMPT,
     AnomalyCalibration,
     MethodName,
     calibration_in,
@@ -48,7 +49,6 @@ from pipelines.outputs import AnomalyMap
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 METHOD: MethodName = "autopaint"
-PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
 ENCODER = "cxr-encoder-mini"
 ROWS = 32  # of a forward
@@ -146,7 +146,7 @@ class AnomalyPipeline(DiffusionPipeline):
         self,
         pictures: Sequence[NDArray[np.floating]],
         method: str = METHOD,
-        prompt: str = PROMPT,
+        prompt: str = HEALTHY_PROMPT,
         threshold: float | None = None,
         threshold_fpr: float = FALSE_POSITIVE_RATE,
         seeds: Sequence[int] | None = None,

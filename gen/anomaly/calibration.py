@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # scipy is imported when maps are there, not where methods ar
 MethodName = Literal["autopaint", "patchwise", "autoddpm", "thor", "single_step"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 CALIBRATE = "medphantom anomaly calibrate"
+HEALTHY_PROMPT = "Frontal chest X-ray. Findings: no acute finding."
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SUSPICIOUS = 0.02  # share of healthy pixels that a second look may be taken at
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from gen.anomaly.calibration import CALIBRATE, AnomalyCalibration, MethodName, calibration_in
+from gen.anomaly.calibration import (
+    CALIBRATE,
+    HEALTHY_PROMPT,
+    AnomalyCalibration,
+    MethodName,
+    calibration_in,
+)
 from gen.data.limits import Limits
 from gen.errors import InvalidInput
 from gen.store.catalogue import resolve
@@ -231,7 +237,7 @@ class AnomalyMaps(Task):
             prompt=healthy_prompt(maps, spec),
             seed=item["seed"],
             scheduler=type(pipeline.scheduler).__name__,
-            num_inference_steps=CALLS[spec.method],
+            num_inference_steps=maps.num_inference_steps[spec.method],
             guidance_scale=1.0,
             height=result.square.height,
             width=result.square.width,
@@ -266,9 +272,7 @@ def anomaly_calibration(model: str) -> AnomalyCalibration | None:
 
 def healthy_prompt(maps: "AnomalyPipeline", spec: AnomalyMapSpec) -> str:
     """What was asked for, or what the thresholds were found with."""
-    from pipelines.anomaly import PROMPT
-
-    return spec.prompt or (maps.calibration.prompt if maps.calibration else PROMPT)
+    return spec.prompt or (maps.calibration.prompt if maps.calibration else HEALTHY_PROMPT)
 
 
 def pictures(source: "MedicalImage", found: "AnomalyMap", record: "Record") -> dict[str, bytes]:

@@ -2,21 +2,19 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import requests
+from loopback_server import START_S, free_port, is_up
 
 PROGRAM = Path("/usr/sbin/Orthanc")  # where Debian puts it, outside many a PATH
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "tester", "gehört: niemandem"
-START_S = 30.0
 TRIES = 3  # the port was free a moment ago
 
 
@@ -42,13 +40,13 @@ def serve_orthanc() -> Iterator[str]:
 
 def _start(folder: Path) -> tuple[subprocess.Popen[Any], int]:
     for _ in range(TRIES):
-        port = _free_port()
+        port = free_port()
         (folder / "orthanc.json").write_text(json.dumps(_configuration(folder, port)))
         with (folder / "log").open("ab") as log:
             server = subprocess.Popen(
                 [PROGRAM, folder / "orthanc.json"], stdout=log, stderr=log, cwd=folder
             )
-        if _is_up(server, port):
+        if _answers(server, port):
             return server, port
     raise RuntimeError(f"Orthanc did not start: {(folder / 'log').read_text()[-2000:]}")
 
@@ -68,21 +66,8 @@ def _configuration(folder: Path, port: int) -> dict[str, Any]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _answers(server: subprocess.Popen[Any], port: int) -> bool:
+    def ask() -> None:
+        requests.get(f"http://127.0.0.1:{port}/dicom-web/studies", timeout=START_S)
 
-
-def _is_up(server: subprocess.Popen[Any], port: int) -> bool:
-    end = time.monotonic() + START_S
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            requests.get(f"http://127.0.0.1:{port}/dicom-web/studies", timeout=START_S)
-            return True
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    server.kill()
-    server.wait()
-    return False
+    return is_up(server, ask, requests.ConnectionError)

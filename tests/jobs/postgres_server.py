@@ -4,19 +4,17 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from loopback_server import START_S, free_port, is_up
 
 ROOT = Path("/usr/lib/postgresql")  # where Debian puts them, one folder a version
-START_S = 30.0
 TRIES = 3  # the port was free a moment ago
 
 
@@ -64,7 +62,7 @@ def _start(
     binaries: Path, folder: Path, identity: dict[str, Any]
 ) -> tuple[subprocess.Popen[Any], int]:
     for _ in range(TRIES):
-        port = _free_port()
+        port = free_port()
         place = ["-D", f"{folder}/data", "-k", f"{folder}", "-h", "127.0.0.1", "-p", f"{port}"]
         unsafe = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
         options = [part for option in (*unsafe, "max_connections=300") for part in ("-c", option)]
@@ -72,26 +70,13 @@ def _start(
             server = subprocess.Popen(
                 [f"{binaries}/postgres", *place, *options], stdout=log, stderr=log, **identity
             )
-        if _is_up(server, port):
+        if _answers(server, port):
             return server, port
     raise RuntimeError(f"PostgreSQL did not start: {(folder / 'log').read_text()[-2000:]}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _answers(server: subprocess.Popen[Any], port: int) -> bool:
+    def ask() -> None:
+        psycopg.connect(f"host=127.0.0.1 port={port} user=postgres").close()
 
-
-def _is_up(server: subprocess.Popen[Any], port: int) -> bool:
-    end = time.monotonic() + START_S
-    while server.poll() is None and time.monotonic() < end:
-        try:
-            psycopg.connect(f"host=127.0.0.1 port={port} user=postgres").close()
-            return True
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-    server.kill()
-    server.wait()
-    return False
+    return is_up(server, ask, psycopg.OperationalError)

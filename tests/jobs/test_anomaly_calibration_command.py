@@ -11,12 +11,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from gen.anomaly.calibration import AnomalyCalibration, calibration_in
+from gen.anomaly.calibration import HEALTHY_PROMPT, AnomalyCalibration, calibration_in
 from gen.store.card import read_card, write_card
 from gen.store.catalogue import resolve
-from jobs.anomaly_calibration import HEALTHY_PROMPT
 from jobs.cli import app
-from pipelines.anomaly import PROMPT
 
 
 def add_card(folder: Path) -> None:
@@ -71,7 +69,7 @@ def test_the_card_says_from_which_value_on_healthy_people_are_left_out(
     found = card_of(tiny_folder)
     assert set(found.methods) == {"single_step", "autopaint"}
     assert found.data == "4 healthy pictures of people, split val"
-    assert found.prompt == PROMPT == HEALTHY_PROMPT
+    assert found.prompt == HEALTHY_PROMPT
     assert found.methods["autopaint"].suspicious
     assert found.methods["single_step"].suspicious is None
     for points in found.methods.values():
