@@ -8,6 +8,7 @@ al. 2021, arXiv 2107.02622).
 Pictures are (S, S) float32 in [-1, 1]. Outside its mask a picture stays as it is, bit for bit.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -66,13 +67,8 @@ def plant(kind: Kind, picture: Picture, foreign: Picture, rng: np.random.Generat
             f"picture has the shape {picture.shape} and foreign {foreign.shape}, but both must be"
             " one (S, S); resize them"
         )
-    body = body_mask(picture)
-    places = lung_places(picture, body)
-    for _ in range(_ATTEMPTS if len(places) else 0):
-        weights = draw_shape(len(picture), rng.choice(places), rng)
+    for weights in sites(picture, rng):
         mask = weights > 0
-        if mask.mean() < MIN_AREA or (mask & ~body).any():
-            continue
         if kind in ("brighter", "darker"):
             changed = _opacity(picture, weights, 1 if kind == "brighter" else -1, rng)
         else:
@@ -85,6 +81,20 @@ def plant(kind: Kind, picture: Picture, foreign: Picture, rng: np.random.Generat
         f" were too small or changed it by less than {MIN_CHANGE}; give a picture of a chest in"
         " [-1, 1]"
     )
+
+
+def sites(picture: Picture, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Shapes for a lesion, weights (S, S) in [0, 1], each around a place in the lungs.
+
+    All of a shape lies within the body. There may be none, where a picture shows no body.
+    """
+    body = body_mask(picture)
+    places = lung_places(picture, body)
+    for _ in range(_ATTEMPTS if len(places) else 0):
+        weights = draw_shape(len(picture), rng.choice(places), rng)
+        mask = weights > 0
+        if mask.mean() >= MIN_AREA and not (mask & ~body).any():
+            yield weights
 
 
 def lung_places(picture: Picture, body: Mask) -> NDArray[np.intp]:
