@@ -26,20 +26,18 @@ from gen.augmentation.operations import (
     check_needs,
     check_operation,
 )
-from gen.data.model_square import XYWH, ModelSquare
+from gen.data.model_square import ModelSquare
+from gen.data.prompt_labels import without_findings
 from gen.engine import Engine
 from gen.errors import InvalidInput
 from gen.store.catalogue import resolve
 from gen.types import Component, Process
 from pipelines.outputs import Augmented
 from pipelines.pictures import picture_networks
-from pipelines.redrawing import OnDone, Sampling, Source, painted, synthesised, varied
+from pipelines.redrawing import Area, OnDone, Sampling, Source, painted, synthesised, varied
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 ROWS = 16  # of a forward
-
-Area = NDArray[np.generic] | XYWH
-"""Where to paint: a mask (H, W) on the picture's pixels, or a box (x, y, w, h) in them."""
 
 
 class AugmentationPipeline(DiffusionPipeline):
@@ -109,7 +107,7 @@ class AugmentationPipeline(DiffusionPipeline):
         pictures: Sequence[NDArray[np.floating]] | None = None,
         prompts: str | Sequence[str] | None = None,
         areas: Sequence[Area | None] | None = None,
-        negative_prompt: str = "",
+        negative_prompt: str | None = None,
         strength: float | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int = NUM_INFERENCE_STEPS,
@@ -128,7 +126,8 @@ class AugmentationPipeline(DiffusionPipeline):
             areas: where to "insert" or "remove", one for each picture: a mask (H, W) or a box (x,
                 y, w, h), of which the ellipse is painted. None draws a place in the lungs to
                 "insert". Of "classical" steps they are masks that move with their pictures.
-            negative_prompt: what guidance moves away from.
+            negative_prompt: what guidance moves away from; None is the empty sentence, but of
+                "insert" the prompt's person in health.
             strength: above 0, at most 1: the share of the noise schedule that is gone through.
                 None is the operation's own.
             guidance_scale: classifier-free guidance, 1.0 = off; None is the operation's own.
@@ -172,7 +171,7 @@ class AugmentationPipeline(DiffusionPipeline):
         prompt: str | None = None,
         area: Area | None = None,
         *,
-        negative_prompt: str = "",
+        negative_prompt: str | None = None,
         strength: float | None = None,
         guidance_scale: float | None = None,
         num_inference_steps: int = NUM_INFERENCE_STEPS,
@@ -196,7 +195,7 @@ class AugmentationPipeline(DiffusionPipeline):
         rules = RULES[name]
         sampling = Sampling(
             HEALTHY_PROMPT if prompt is None else prompt,
-            negative_prompt,
+            negative_of(name, prompt, negative_prompt),
             (rules.strength or 1.0) if strength is None else strength,
             (rules.guidance_scale or 1.0) if guidance_scale is None else guidance_scale,
             num_inference_steps,
@@ -259,6 +258,13 @@ class AugmentationPipeline(DiffusionPipeline):
         if area is not None:
             return area_of_box(area, shape)
         return drawn_area(source.pixels, source.square, seed) if operation == "insert" else None
+
+
+def negative_of(operation: Operation, prompt: str | None, negative_prompt: str | None) -> str:
+    """What guidance moves away from: what is given, or a healthy chest where a lesion comes."""
+    if negative_prompt is not None:
+        return negative_prompt
+    return without_findings(prompt or "") if operation == "insert" else ""
 
 
 def kept(made: Augmented) -> Process[Augmented]:

@@ -12,7 +12,7 @@ from gen.anomaly.regions import Mask
 from gen.augmentation.areas import in_square
 from gen.augmentation.overlay import laid_over
 from gen.augmentation.sdedit import sdedit, steps_left_out
-from gen.data.model_square import ModelSquare
+from gen.data.model_square import XYWH, ModelSquare
 from gen.denoising import fresh_scheduler, make_generators
 from gen.inpainting import blended_latents, to_cells
 from gen.noising import Noising
@@ -21,6 +21,9 @@ from pipelines.pictures import decode_pictures, encode_pictures, paint_all, pain
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 ALWAYS = (0.0, 1.0)  # guidance acts at all noise levels
+
+Area = NDArray[np.generic] | XYWH
+"""Where to paint: a mask (H, W) on the picture's pixels, or a box (x, y, w, h) in them."""
 
 OnDone = Callable[[int, int, Tensor], None]
 """(steps done, of how many, estimate of the clean latents (1, c, h, w))."""

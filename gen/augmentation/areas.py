@@ -11,6 +11,9 @@ from gen.anomaly.regions import Mask
 from gen.data.model_square import XYWH, ModelSquare
 from gen.errors import InvalidInput
 
+# of the side: latents have as few as 16 cells a side, and a lesion needs some of its own
+RADIUS = (0.07, 0.15)
+
 
 def given_area(mask: NDArray[np.generic], shape: tuple[int, int]) -> Mask:
     """A mask that was given for a picture of a shape; what is not 0 is painted.
@@ -35,13 +38,30 @@ def same_shape(mask: NDArray[np.generic], shape: tuple[int, int]) -> Mask:
     Raises:
         InvalidInput: it is of another size than the picture.
     """
-    if mask.shape != shape:
-        raise InvalidInput(
-            f"mask has the shape {mask.shape}, but the picture is {shape[0]} x {shape[1]}; give a"
-            " mask on the picture's own pixels"
-        )
+    check_size(mask.shape, shape)
     marked: Mask = mask != 0
     return marked
+
+
+def check_size(size: tuple[int, ...], shape: tuple[int, int]) -> None:
+    """Raise InvalidInput unless a mask of a size fits a picture of a shape."""
+    if size != shape:
+        raise InvalidInput(
+            f"mask has the shape {size}, but the picture is {shape[0]} x {shape[1]}; give a mask on"
+            " the picture's own pixels"
+        )
+
+
+def check_box(box: XYWH, shape: tuple[int, int]) -> None:
+    """Raise InvalidInput unless a box (x, y, w, h) lies within a picture of a shape."""
+    x, y, w, h = box
+    height, width = shape
+    inside = min(x, y) >= 0 and x + w <= width and y + h <= height
+    if not (np.isfinite(box).all() and w > 0 and h > 0 and inside):
+        raise InvalidInput(
+            f"box is {box}, but must be (x, y, w, h) with positive sides, within the picture of"
+            f" {height} x {width} pixels (height x width)"
+        )
 
 
 def area_of_box(box: XYWH, shape: tuple[int, int]) -> Mask:
@@ -50,14 +70,9 @@ def area_of_box(box: XYWH, shape: tuple[int, int]) -> Mask:
     Raises:
         InvalidInput: the box does not lie within a picture of this shape, or holds no pixel.
     """
+    check_box(box, shape)
     x, y, w, h = box
     height, width = shape
-    inside = x >= 0 and y >= 0 and x + w <= width and y + h <= height
-    if not (np.isfinite(box).all() and w > 0 and h > 0 and inside):
-        raise InvalidInput(
-            f"box is {box}, but must be (x, y, w, h) with positive sides, within the picture of"
-            f" {height} x {width} pixels (height x width)"
-        )
     rows = (np.arange(height)[:, None] + 0.5 - (y + h / 2)) / (h / 2)
     columns = (np.arange(width)[None, :] + 0.5 - (x + w / 2)) / (w / 2)
     area: Mask = rows**2 + columns**2 <= 1
@@ -78,7 +93,7 @@ def drawn_area(pixels: NDArray[np.floating], square: ModelSquare, seed: int) -> 
         InvalidInput: the picture shows no lungs.
     """
     seen = square.to_model(pixels) * 2 - 1
-    for weights in sites(seen, np.random.default_rng(seed)):
+    for weights in sites(seen, np.random.default_rng(seed), RADIUS):
         drawn = square.from_model((weights > 0).astype(np.float32)) > 0.5
         if drawn.any() and not drawn.all():
             return drawn

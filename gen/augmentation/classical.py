@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from gen.anomaly.regions import Mask
 from gen.errors import InvalidInput
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch and torchio are imported where pictures are changed
     from collections.abc import Iterator
+
+    from gen.anomaly.regions import Mask
 
 StepName = Literal[
     "affine", "elastic", "bias_field", "gamma", "noise", "blur", "motion", "ghosting"
@@ -61,9 +62,16 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def describe_steps(steps: Sequence[Step]) -> str:
+    """As `parse_steps` reads them."""
+    return ",".join(
+        step.name if step.amount == 1 else f"{step.name}:{step.amount:g}" for step in steps
+    )
+
+
 def transformed(
-    pixels: NDArray[np.float32], mask: Mask | None, steps: Sequence[Step], seed: int
-) -> tuple[NDArray[np.float32], Mask | None]:
+    pixels: NDArray[np.float32], mask: "Mask | None", steps: Sequence[Step], seed: int
+) -> "tuple[NDArray[np.float32], Mask | None]":
     """A picture and its mask after all steps; a seed always gives the same.
 
     Args:
