@@ -296,4 +296,7 @@ def count_of(**given: Sequence[Any] | None) -> int:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{count} {name}" for name, count in lengths.items())
         raise InvalidInput(f"there are {said}, but each picture needs one of each; give as many")
-    return next(iter(lengths.values()))
+    count = next(iter(lengths.values()))
+    if not count:
+        raise InvalidInput(f"there are no {', '.join(lengths)}; give at least one")
+    return count
