@@ -11,6 +11,7 @@ large_fields.py   what such an image shall show, from pictures that are varied, 
 large_pixels.py   what is kept of a real image goes in, finished pixels come out
 large_guidance.py the network of its windows, guided and led to the rare
 large_rarity.py   how rare what was drawn became
+tile_variation.py a tile of tissue drawn anew from its own embeddings
 large_previews.py what it will roughly be, while it forms
 large_presets.py  settings of published systems for it
 """
