@@ -35,7 +35,7 @@ class Rules:
 # lie, so all is drawn; a lesion needs guidance, or the model goes on with healthy lung.
 RULES: dict[Operation, Rules] = {
     "vary": Rules(True, True, None, 0.5, 1.5),
-    "insert": Rules(True, True, "drawn", 1.0, 4.0),
+    "insert": Rules(True, True, "drawn", 1.0, 3.0),
     "remove": Rules(True, False, "needed", 1.0, 1.5),
     "synthesise": Rules(False, True, None, None, 1.5),
     "classical": Rules(True, False, "taken", None, None),

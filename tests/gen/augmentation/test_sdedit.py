@@ -49,7 +49,7 @@ def test_variations_of_one_picture_have_the_mean_and_variance_of_the_closed_form
 ) -> None:
     picture = 2.5
     latents = torch.full((1, 1, 128, 128), picture)
-    scheduler = scheduler_of(name, 400)
+    scheduler = scheduler_of(name, 500)
     varied = run(
         sdedit(latents, scheduler, ideal(scheduler), make_generators([1]), strength), ANSWER
     )
@@ -73,7 +73,7 @@ def test_strength_towards_0_gives_the_picture_back() -> None:
     assert gaps == sorted(gaps)
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler-a"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "ddpm"])
 def test_strength_1_is_text_to_image_from_the_same_noise(name: str) -> None:
     def predict(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
         return (yield ModelCall("answer", (torch.tanh(latents) * 0.3,)))
@@ -90,7 +90,7 @@ def test_strength_1_is_text_to_image_from_the_same_noise(name: str) -> None:
 def test_it_is_what_the_pipeline_of_diffusers_makes(
     tiny_parts: dict[str, Any], strength: float
 ) -> None:
-    config = DDIMScheduler(timestep_spacing="trailing", clip_sample=False).config
+    config = DDIMScheduler(timestep_spacing="trailing", clip_sample=False, steps_offset=1).config
     parts = {**tiny_parts, "scheduler": DDIMScheduler.from_config(config)}
     drawn = TextToCXRPipeline(**parts)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
