@@ -66,7 +66,10 @@ def pipeline(tiny_model: str) -> Any:
         ({"images": ["aGVsbG8="]}, "no PNG, JPEG or DICOM"),
         ({"prompt": None}, "needs words"),
         ({"labels": {"findings": ["Mass"]}}, "prompt and labels are given"),
-        ({"prompt": None, "labels": {"findings": ["Gout"]}}, "Gout has no words; findings are"),
+        (
+            {"prompt": None, "labels": {"findings": ["Gout"]}},
+            "finding that has no words; use Normal",
+        ),
         ({"prompt": None, "labels": {"findings": ["Normal", "Mass"]}}, "stands beside other"),
         ({"prompt": ["a", "b"]}, "prompt has 2 entries for 1 pictures"),
         ({"masks": [b64(marked())]}, "vary takes no mask or box"),
