@@ -7,6 +7,7 @@ anomaly_map.py  where pictures depart from healthy anatomy
 augment.py      training pictures from pictures, with their masks
 said_labels.py  labels inside a spec
 uploads.py      pictures inside a spec
+study.py        or those of a study in a PACS
 served.py       which models a task can use
 """
 
