@@ -95,6 +95,14 @@ class Task(ABC):
     def warm_up(self) -> dict[str, Any]:
         """A spec, as JSON, of little work that calls what every model of the task has."""
 
+    def picture(self, result: Any) -> "Tensor | None":
+        """Pixels (1, 1, H, W) in [0, 1] of what `process` returned, for gates to look at.
+
+        None says that there is no single grey picture.
+        """
+        del result
+        return None
+
     def preview_png(self, pixels: "Tensor") -> bytes:
         """A small PNG of what `preview` returned; grey."""
         from gen.data.previews import preview_png
