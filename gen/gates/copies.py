@@ -73,13 +73,13 @@ class CopiesGate:
         described = Described(picture, features[:1].numpy(), features[1:].numpy())
         found = match(described, self.index, self._exempt(about))
         score, row = float(found.scores[0]), int(found.rows[0])
-        what = f"training image {self.names[row]}" if row >= 0 else "no training image"
+        what, name = "copy of a training image", self.names[row] if row >= 0 else ""
         source = self._similarity_to_source(picture, about)
         if source > score:
-            score, what = source, f"its source {about.source or ''}".rstrip()
+            score, what, name = source, "copy of its source", about.source or "without a name"
         passed = score <= self.threshold
         reason = (
-            f"its similarity to {what} is {score:.2f}; real images of other patients stay below"
+            f"{what}: {score:.2f} to {name}; real images of other patients stay below"
             f" {self.threshold:.2f}"
         )
         return Verdict(self.name, passed, score, self.threshold, None if passed else reason)

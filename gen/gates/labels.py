@@ -245,7 +245,7 @@ class LabelsGate:
         assert found is not None  # one is known
         line = found.threshold.threshold
         reason = (
-            f"the classifier sees {found.threshold.finding} with {found.probability:.3f};"
+            f"{found.threshold.finding} not seen: probability {found.probability:.3f};"
             f" {self.calibration.true_positive_rate:.0%} of real images that show it reach"
             f" {line:.3f}"
         )

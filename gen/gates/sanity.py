@@ -113,8 +113,8 @@ class SanityGate:
         bad = ~(image.isfinite() & (image >= 0) & (image <= 1))
         if bad.any():
             share = float(bad.float().mean())
-            what = "not finite" if not image.isfinite().all() else "below 0 or above 1"
-            return Verdict(self.name, False, share, 0.0, f"{share:.1%} of the pixels are {what}")
+            what = "not finite" if not image.isfinite().all() else "out of range"
+            return Verdict(self.name, False, share, 0.0, f"{what}: {share:.1%} of the pixels")
         return self._usual(image)
 
     def _usual(self, image: Tensor) -> Verdict:
@@ -123,10 +123,10 @@ class SanityGate:
         score, threshold = float(deviation[worst]), self.calibration.calibration.threshold.value
         reason = None
         if image.max() == image.min():
-            reason = "all pixels are the same grey"
+            reason = "one grey: all pixels are the same"
         elif score > threshold:
             reason = (
-                f"its {FIGURES[worst]} is {score:.1f} times as far from usual as the ends of the"
-                f" usual range; of other real images, nearly all are within {threshold:.1f}"
+                f"{FIGURES[worst]}: {score:.1f} times as far from usual as the ends of the usual"
+                f" range; of other real images nearly all are within {threshold:.1f}"
             )
         return Verdict(self.name, reason is None, score, threshold, reason)

@@ -76,7 +76,7 @@ def test_a_variation_that_is_its_source_is_refused_though_the_source_is_no_train
     verdict = judge(gate, copy, source="mine.png", source_image=as_made(source))
     assert not verdict.passed
     assert verdict.reason is not None
-    assert "its source mine.png" in verdict.reason
+    assert verdict.fault == "copy of its source"
     assert judge(gate, copy, source="mine.png", source_image=as_made(other)).passed
     assert judge(gate, copy).passed
 

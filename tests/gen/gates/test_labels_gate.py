@@ -67,7 +67,7 @@ def test_a_swapped_label_is_refused_and_the_right_one_is_not(
     assert not swapped.passed
     assert swapped.score == pytest.approx(0.1)
     assert swapped.reason is not None
-    assert "Effusion with 0.100" in swapped.reason
+    assert "Effusion not seen: probability 0.100" in swapped.reason
     assert not judge(calibration, 0.9, NORMAL).passed
 
 
