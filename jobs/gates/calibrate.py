@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,13 +18,13 @@ from gen.gates.labels import LabelsCalibration, calibrate_labels
 from gen.gates.sanity import SanityCalibration, calibrate_sanity
 from gen.metrics.alignment import Classifier, load_classifier
 from gen.metrics.calibration import Calibration, calibrate, least_rate
-from gen.metrics.feature_cache import encode_collection, read_thumbnails
+from gen.metrics.feature_cache import Thumbnails, encode_collection, read_thumbnails
 from jobs.audit.schema import Planted
 from jobs.audit.search import RATES, Search
 from jobs.audit.sets import ImageSet
 from jobs.audit.stages import Stages
 from jobs.bars import Bars
-from jobs.gates.config import CopiesConfig, GatesConfig, LabelsConfig
+from jobs.gates.config import CopiesConfig, GatesConfig, LabelsConfig, SanityConfig
 from jobs.gates.index_file import INDEX, write_index
 from jobs.gates.reference import Reference, read_reference
 
@@ -59,12 +58,13 @@ def calibrate_gates(config: GatesConfig, cache: Path, bars: Bars) -> Path:
     stages = Stages(cache / "stages", digest, lambda name: bars.say(f"calibrating gates: {name}"))
     search = Search(reference.training, encoder, cache, stages, bars, config.seed)
     found = _copies(config.copies, search, reference, folder) if config.copies else None
+    pixels = _sanity(config.sanity, search, reference, bars, config.seed) if config.sanity else None
     calibration = GateCalibration(
         reference=config.reference.name,
         digest=digest,
         training=len(reference.training),
         held_out=len(reference.held_out),
-        sanity=_sanity(config, reference, bars),
+        sanity=pixels,
         copies=found,
         labels=_labels(config.labels, classifier, reference, cache, bars, config.seed),
         notes=tuple(reference.notes),
@@ -91,31 +91,32 @@ def _digest(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _sanity(config: GatesConfig, reference: Reference, bars: Bars) -> SanityCalibration | None:
-    if config.sanity is None:
-        return None
-    training, _ = _full_size(reference.training, bars.bar("usual pixels"))
-    others, patients = _full_size(reference.held_out, bars.bar("usual pixels of other patients"))
+def _sanity(
+    config: SanityConfig, search: Search, reference: Reference, bars: Bars, seed: int
+) -> SanityCalibration:
+    training, _ = _full_size(reference.training, search.thumbnails)
+    known = read_thumbnails(
+        reference.held_out.items, sanity.SIDE, bars.bar("pictures of other patients")
+    )
+    others, patients = _full_size(reference.held_out, known)
     reference.notes.append(
         f"sanity: {len(training)} training and {len(others)} held-out images have"
         f" {sanity.SIDE} pixels a side or more, and say what is usual"
     )
-    asked = config.sanity.false_alarm_rate
+    found: list[SanityCalibration] = []
 
     def at(rate: float) -> Calibration:
-        return calibrate_sanity(training, others, patients, rate, config.seed).calibration
+        found.append(calibrate_sanity(training, others, patients, rate, seed))
+        return found[-1].calibration
 
-    rate = _least(at, asked, "sanity", reference.notes).false_alarm_rate
-    return calibrate_sanity(training, others, patients, rate, config.seed)
+    _least(at, config.false_alarm_rate, "sanity", reference.notes)
+    return found[-1]
 
 
-def _full_size(images: ImageSet, report: Callable[[int, int], None]) -> tuple[Tensor, list[str]]:
-    """Thumbnails of images that were not enlarged, which would lack detail, and their patients."""
-    large = images.part(np.flatnonzero(images.sides >= sanity.SIDE))
-    if not len(large):
-        return torch.empty(0, 1, sanity.SIDE, sanity.SIDE, dtype=torch.uint8), []
-    found = read_thumbnails(large.items, sanity.SIDE, report)
-    return found.images, large.part(found.rows).patients
+def _full_size(images: ImageSet, known: Thumbnails) -> tuple[Tensor, list[str]]:
+    """Thumbnails that were not enlarged, which would lack detail, and their patients."""
+    large = torch.from_numpy(~known.enlarged)
+    return known.images[large], images.part(known.rows[~known.enlarged]).patients
 
 
 def _copies(
@@ -134,7 +135,7 @@ def _copies(
         planted = search.planted(calibration, config.planted)
     text = json.dumps({name: each.model_dump() for name, each in planted.items()}, indent=1)
     (folder / PLANTED).write_text(text, encoding="utf-8")
-    names = [item.name for item in search.searched.items]
+    names = [search.searched.items[row].name for row in search.thumbnails.rows]
     write_index(folder / INDEX, search.index, names)
     return CopiesCalibration(
         encoder=search.encoder.id, num_images=len(names), calibration=calibration
