@@ -1,9 +1,12 @@
 """Which gates a data set job asks, and of which real images they learn: `gates` of its spec."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gen.errors import InvalidInput
 
 
 class _Part(BaseModel):
@@ -60,3 +63,17 @@ class GatesConfig(_Part):
     copies: Annotated[CopiesConfig | None, BeforeValidator(_switch)] = CopiesConfig()
     labels: Annotated[LabelsConfig | None, BeforeValidator(_switch)] = LabelsConfig()
     seed: int = Field(0, ge=0, description="Of draws for intervals and planted copies")
+
+
+def gates_config(fields: Mapping[str, Any]) -> GatesConfig:
+    """Settings from JSON values.
+
+    Raises:
+        InvalidInput: one is wrong; the message names it.
+    """
+    try:
+        return GatesConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, ("gates", *first["loc"])))
+        raise InvalidInput(f"{where}: {first['msg']}; mend it in the spec") from error

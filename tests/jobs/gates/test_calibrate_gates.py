@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from scipy.ndimage import gaussian_filter
@@ -23,7 +22,7 @@ from gen.models.cxr_encoder import CXREncoder
 from jobs.bars import Bars
 from jobs.gates import calibrate
 from jobs.gates.calibrate import PLANTED, calibrate_gates, calibration_of
-from jobs.gates.config import GatesConfig
+from jobs.gates.config import GatesConfig, gates_config
 from jobs.gates.factory import load_gates
 from jobs.gates.index_file import INDEX
 
@@ -69,7 +68,7 @@ def config(world: Path, **changes: Any) -> GatesConfig:
         "copies": {"encoder": str(world / "encoder"), "planted": 4},
         "labels": {"classifier": str(world / "classifier")},
     }
-    return GatesConfig.model_validate(fields | changes)
+    return gates_config(fields | changes)
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +157,10 @@ def test_too_few_images_and_no_labels_are_refused_by_the_gates_name(world: Path)
         calibrate_gates(config(world, reference=str(few), labels=False), world / "cache", BARS)
     with pytest.raises(InvalidInput, match="held_out_split is 'train'"):
         calibrate_gates(config(world, held_out_split="train"), world / "cache", BARS)
-    with pytest.raises(ValidationError, match="false_alarm_rate"):
+    with pytest.raises(InvalidInput, match=r"gates\.sanity\.false_alarm_rate"):
         config(world, sanity={"false_alarm_rate": 0})
+    with pytest.raises(InvalidInput, match=r"gates\.reference"):
+        gates_config({"copies": False})
 
 
 def test_a_folder_of_another_encoder_or_without_its_index_is_refused(
