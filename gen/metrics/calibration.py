@@ -1,6 +1,6 @@
-"""From which score on an image counts as a copy: chosen on real images of other patients."""
+"""From which score on an image is refused, as a copy is: chosen on real images of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -52,8 +52,18 @@ def calibrate(
         InvalidInput: a patient is in both sets, or there are too few images.
     """
     _check_strangers(patients, training_patients)
+    return calibrate_scores(held_out.scores, patients, false_alarm_rate, seed)
+
+
+def calibrate_scores(
+    scores: Scores, patients: Sequence[str], false_alarm_rate: float = 0.01, seed: int = 0
+) -> Calibration:
+    """As `calibrate`, of scores (N,) of any kind that are high where an image shall be refused.
+
+    Raises:
+        InvalidInput: there are too few images.
+    """
     rng = np.random.default_rng(seed)
-    scores = held_out.scores
     halves = disjoint_halves(patients, rng)
     flagged = np.empty(len(scores), bool)
     for judged, others in (halves, halves[::-1]):
@@ -63,6 +73,20 @@ def calibrate(
     return Calibration(
         Estimate(threshold, low, high), rate_of(flagged), false_alarm_rate, len(scores)
     )
+
+
+def least_rate(calibrate_at: Callable[[float], Calibration], rates: Sequence[float]) -> Calibration:
+    """The calibration at the first of the rates, from strict to lax, that there are images for.
+
+    Raises:
+        InvalidInput: there are too few for the last of them.
+    """
+    for rate in rates[:-1]:
+        try:
+            return calibrate_at(rate)
+        except InvalidInput:
+            continue
+    return calibrate_at(rates[-1])
 
 
 def conformal_quantile(scores: Scores, rate: float) -> float:

@@ -1,23 +1,16 @@
 """Copies: the nearest training image of each synthetic one, judged by what is usual."""
 
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gen.errors import InvalidInput
-from gen.metrics.calibration import Calibration, calibrate, flag
-from gen.metrics.copies import Described, Matches, TrainingIndex, index_training, match
-from gen.metrics.feature_cache import encode_collection, read_thumbnails
-from gen.metrics.planted import planted_recall
+from gen.metrics.calibration import Calibration, calibrate, flag, least_rate
+from gen.metrics.copies import Matches
 from jobs.audit.schema import Copies, Interval, Model, Omitted, Pair, Planted
+from jobs.audit.search import RATES, Search
 from jobs.audit.sets import ImageSet, Inputs
 from jobs.audit.stages import Stages
 
-SIDE = 128  # of the pictures that are laid over one another, which is done at half of it
-PLANTED_SIDE = 256  # copies are altered before they are made small
-CHUNK = 1000  # images that a run which is cut off looks up again
-RATES = (0.01, 0.02, 0.05, 0.1)  # of false alarms; the first that there are images enough for
 NUM_PAIRS = 12
 NUM_BINS = 40
 TRIED = (
@@ -35,64 +28,17 @@ class Searched(Model):
     real: list[bool | None]
 
 
-class _Found(Model):
-    scores: list[float]
-    rows: list[int]
-
-
-class _Search:
-    """Looks images up in a set; the index is built when something is not yet known."""
-
-    def __init__(self, inputs: Inputs, stages: Stages) -> None:
-        self.inputs, self.stages = inputs, stages
-        self.searched = inputs.real if inputs.train is None else inputs.train
-
-    @cached_property
-    def index(self) -> TrainingIndex:
-        report = self.inputs.bars.bar("pictures to search among")
-        thumbnails = read_thumbnails(self.searched.items, SIDE, report)
-        part = self.searched.part(thumbnails.rows)
-        return index_training(thumbnails.images, part.features, part.patients)
-
-    def matches(self, what: str, images: ImageSet, *, of_patients: bool) -> Matches:
-        """The best match of each image; with `of_patients`, one of another patient."""
-        chunks = range(0, len(images), CHUNK)
-        report = self.inputs.bars.bar(f"searching for copies of {what} images")
-        found = []
-        for number, start in enumerate(chunks):
-            part = images.part(np.arange(start, min(start + CHUNK, len(images))))
-            patients = part.patients if of_patients else None
-            found.append(
-                self.stages.run(
-                    f"copies-{what}-{number:04d}",
-                    _Found,
-                    lambda part=part, patients=patients: self._look_up(part, patients),  # type: ignore[misc]
-                )
-            )
-            report(start + len(part), len(images))
-        return Matches(
-            np.concatenate([each.scores for each in found]),
-            np.concatenate([each.rows for each in found]).astype(np.intp),
-        )
-
-    def _look_up(self, images: ImageSet, patients: list[str] | None) -> _Found:
-        flipped = encode_collection(
-            images.items, self.inputs.encoder, self.inputs.cache, flipped=True
-        )
-        pictures = read_thumbnails(images.items, SIDE).images
-        described = Described(pictures, images.features, flipped.features)
-        found = match(described, self.index, patients)
-        return _Found(scores=found.scores.tolist(), rows=found.rows.tolist())
-
-
 def copies(inputs: Inputs, stages: Stages, num_planted: int = 200) -> Searched:
     """Search for copies of training images; where none are named, of the real ones.
 
     A threshold needs real images of patients that were not trained on: the real set without them,
     or, where it is itself searched, each image among those of other patients.
     """
-    search = _Search(inputs, stages)
     own = inputs.train is None
+    search = Search(
+        inputs.real if inputs.train is None else inputs.train,
+        inputs.encoder, inputs.cache, stages, inputs.bars, inputs.seed,
+    )  # fmt: skip
     trained_on = set() if own else set(search.searched.patients)
     strangers = [row for row, name in enumerate(inputs.real.patients) if name not in trained_on]
     _tell(inputs, own, len(inputs.real) - len(strangers))
@@ -119,7 +65,7 @@ def copies(inputs: Inputs, stages: Stages, num_planted: int = 200) -> Searched:
         held_out=calibration.num_images,
         searched="real" if own else "train",
         tried=TRIED,
-        planted=_planted(search, calibration, num_planted),
+        planted=_planted(search, calibration, num_planted, inputs),
         pairs=_pairs(names, found, search.searched),
         histogram=_histogram(found.scores, real.scores),
     )
@@ -151,51 +97,29 @@ def _omitted(inputs: Inputs, why: str) -> Searched:
 def _calibrate(
     inputs: Inputs, real: Matches, patients: list[str], trained_on: list[str]
 ) -> Calibration | Omitted:
-    for rate in RATES:
-        try:
-            calibration = calibrate(real, patients, trained_on, rate, inputs.seed)
-        except InvalidInput as error:
-            last = error
-            continue
-        if rate > RATES[0]:
-            inputs.omissions.append(
-                f"copies: {len(patients)} held-out images are too few for false alarms of"
-                f" {RATES[0]:.0%}; the threshold allows {rate:.0%}"
-            )
-        return calibration
-    return Omitted(omitted=str(last))
+    def at(rate: float) -> Calibration:
+        return calibrate(real, patients, trained_on, rate, inputs.seed)
 
-
-def _planted(search: _Search, calibration: Calibration, count: int) -> dict[str, Planted]:
-    """Recall of copies of searched images, slipped in for the purpose."""
-
-    def plant() -> dict[str, Planted]:
-        order = np.random.default_rng(search.inputs.seed).permutation(len(search.searched))
-        rows = np.sort(order[:count])
-        pictures = read_thumbnails(search.searched.part(rows).items, PLANTED_SIDE)
-        report = search.inputs.bars.bar("searching for planted copies")
-        done = 0
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            report(done, 7 * len(rows))
-
-        recall = planted_recall(
-            pictures.images, rows[pictures.rows].tolist(), search.index, calibration,
-            search.inputs.encoder, search.inputs.seed, advance,
-        )  # fmt: skip
-        return {
-            name: Planted(**Interval.of(each.flagged).model_dump(), images=len(pictures.rows))
-            for name, each in recall.items()
-        }
-
-    if count == 0:
-        search.inputs.omissions.append(
-            "copies: none were planted, so it is not known how many are missed"
+    try:
+        calibration = least_rate(at, RATES)
+    except InvalidInput as error:
+        return Omitted(omitted=str(error))
+    if calibration.false_alarm_rate > RATES[0]:
+        inputs.omissions.append(
+            f"copies: {len(patients)} held-out images are too few for false alarms of"
+            f" {RATES[0]:.0%}; the threshold allows {calibration.false_alarm_rate:.0%}"
         )
+    return calibration
+
+
+def _planted(
+    search: Search, calibration: Calibration, count: int, inputs: Inputs
+) -> dict[str, Planted]:
+    """Recall of copies of searched images, slipped in for the purpose."""
+    if count == 0:
+        inputs.omissions.append("copies: none were planted, so it is not known how many are missed")
         return {}
-    return search.stages.run("copies-planted", dict[str, Planted], plant, count)
+    return search.planted(calibration, count)
 
 
 def _pairs(names: list[str], found: Matches, searched: ImageSet) -> list[Pair]:

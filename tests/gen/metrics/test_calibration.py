@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from gen.errors import InvalidInput
 from gen.metrics.calibration import (
+    Calibration,
     calibrate,
+    calibrate_scores,
     conformal_quantile,
     flag,
     gap_of_rates,
+    least_rate,
     rate_of,
 )
 from gen.metrics.copies import Matches
@@ -100,3 +103,16 @@ def test_a_gap_of_rates_has_newcombes_interval() -> None:
     none = gap_of_rates(rate_of(np.zeros(30, bool)), rate_of(np.zeros(10, bool)))
     assert none.value == 0
     assert none.low < 0 < none.high
+
+
+def test_the_strictest_rate_that_there_are_images_enough_for_is_taken() -> None:
+    asked: list[float] = []
+
+    def at(rate: float) -> Calibration:
+        asked.append(rate)
+        return calibrate_scores(np.arange(60.0), [f"p{i}" for i in range(60)], rate)
+
+    assert least_rate(at, (0.01, 0.05, 0.1)).false_alarm_rate == 0.05
+    assert asked == [0.01, 0.05]
+    with pytest.raises(InvalidInput, match=r"false_alarm_rate is 0\.01"):
+        least_rate(at, (0.005, 0.01))
