@@ -27,6 +27,7 @@ from jobs import (
     train,
 )
 from jobs.audit import command as audit
+from jobs.runner import command as runner
 
 BAD_INPUT = 2  # the code of a wrong option, too
 
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.command("generate")(generate.command)
 app.command("large")(large.command)
 app.add_typer(anomaly.commands, name="anomaly")
+app.add_typer(runner.commands, name="jobs")
 app.add_typer(models.commands, name="models")
 train.commands.command("minority-scores")(minority_scores.command)
 train.commands.command("minority-calibration")(minority_calibration.command)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from jobs.keys import KeyStore, Scope
-from serve.cluster import free_port
+from jobs.cluster import free_port
 
 pytestmark = pytest.mark.faults
 
