@@ -89,19 +89,19 @@ class Bars:
         return report
 
     def counter(self, title: str, total: int, before: int = 0) -> Count:
-        """A bar with rate, time left and failures; a line on the first count where none is drawn.
+        """A bar with rate, time left and failures; now and then a line where none is drawn.
 
         Args:
             total: pieces of work.
             before: of these, done by an earlier run.
         """
-        pace, said = Pace(total, before), float(-LINE_EVERY_S)
+        pace, said = Pace(total, before), time.monotonic()
 
         def count(done: int, failed: int) -> None:
             nonlocal said
             words = pace.said(done, failed)
             if not self._console.is_terminal:
-                if time.monotonic() - said > LINE_EVERY_S or (done == total and said < 0):
+                if done == total or time.monotonic() - said > LINE_EVERY_S:
                     said = time.monotonic()
                     self.say(f"{title}: {done} of {total}, {words}")
                 return

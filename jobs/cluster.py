@@ -25,6 +25,8 @@ def start_ray(
     # wait for it
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # it says only that there is a token
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for tries_left in reversed(range(TRIES)):
         try:
             ray.init(

@@ -77,10 +77,9 @@ class Null(Task):
         """(1, 1, S, S) in [0, 1]."""
         import torch
 
-        from gen.denoising import make_generators
         from gen.types import ModelCall
 
-        generator = make_generators([item["seed"]])[0]
+        generator = torch.Generator().manual_seed(item["seed"])
         noise = torch.randn(1, 1, spec.side, spec.side, generator=generator)
 
         def settle() -> "Process[tuple[Tensor]]":

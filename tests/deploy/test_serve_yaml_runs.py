@@ -10,8 +10,8 @@ import httpx
 import pytest
 import yaml
 
-from jobs.keys import KeyStore, Scope
 from jobs.cluster import free_port
+from jobs.keys import KeyStore, Scope
 
 pytestmark = pytest.mark.faults
 
