@@ -40,7 +40,7 @@ def cluster(workers: int | None, threads: int | None, address: str | None) -> It
     if address is not None:
         _join(address)
     else:
-        paper = max(os.cpu_count() or 1, (workers or 1) * (threads or 1))
+        paper = workers * threads if workers and threads else os.cpu_count()
         start_ray(num_cpus=paper, object_store_mb=OBJECT_STORE_MB)
     try:
         yield _pool(workers, threads)

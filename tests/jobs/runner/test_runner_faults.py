@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 
 KILLS, ITEMS, SHARD = 30, 1000, 20
 WORK = {"params": {"num_inference_steps": 400}, "shard_size": SHARD}
-DRIVER_DIES_S = 120  # after all of Ray did
+DRIVER_DIES_S = 60  # after all of Ray did
 
 
 def test_thirty_kills_lose_and_change_nothing(tmp_path: Path) -> None:
