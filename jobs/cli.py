@@ -16,6 +16,7 @@ from jobs import (
     anomaly,
     bench,
     bench_anomaly,
+    bench_jobs,
     bench_large,
     bench_minority,
     evaluate,
@@ -68,6 +69,7 @@ app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
 bench.commands.command("anomaly")(bench_anomaly.command)
+bench.commands.command("jobs")(bench_jobs.command)
 bench.commands.command("large")(bench_large.command)
 bench.commands.command("minority")(bench_minority.command)
 app.add_typer(bench.commands, name="bench")

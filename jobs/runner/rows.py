@@ -177,8 +177,15 @@ class _Reader:
             fields=self._fields(cells),
         )
 
+    def _cell(self, cells: Cells, name: str) -> Any:
+        """Of a field; rows of JSON need not all have what the first one has."""
+        column = self._columns.get(name)
+        if column is None:
+            column = next((alias for alias in ALIASES[name] if alias in cells), None)
+        return None if column is None else cells.get(column)
+
     def _text(self, cells: Cells, name: str) -> str | None:
-        value = cells.get(self._columns.get(name, ""))
+        value = self._cell(cells, name)
         if isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
         if value is None or isinstance(value, list | dict) or not str(value).strip():
@@ -186,7 +193,7 @@ class _Reader:
         return str(value)
 
     def _names(self, cells: Cells) -> list[str]:
-        value = cells.get(self._columns.get("labels", ""))
+        value = self._cell(cells, "labels")
         parts = value if isinstance(value, list) else str(value or "").split("|")
         return [str(part).strip() for part in parts if str(part).strip()]
 
@@ -229,7 +236,7 @@ class _Reader:
 
     def _fields(self, cells: Cells) -> dict[str, Any]:
         """Of the task's spec: those in `params`, and those of columns that are named for them."""
-        params = cells.get(self._columns.get("params", "")) or {}
+        params = self._cell(cells, "params") or {}
         if isinstance(params, str):
             try:
                 params = json.loads(params)

@@ -4,6 +4,7 @@ Nothing leaves it but numbers: an exception that Ray writes into its logs might 
 path, so what goes wrong is told as an outcome.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.errors import InvalidInput, MedphantomError
+from jobs.device import peak_mb
 from jobs.runner.spec import read_job
 
 if TYPE_CHECKING:  # torch is imported where images are made
@@ -27,6 +29,8 @@ class Outcome:
     Args:
         made, failed: items of it.
         began, ended: unix seconds.
+        worker: its process.
+        peak_mb: the most memory that it has had.
         stop: why the job cannot go on; empty if it can. The shard is not made then.
     """
 
@@ -35,6 +39,8 @@ class Outcome:
     failed: int = 0
     began: float = 0.0
     ended: float = 0.0
+    worker: int = 0
+    peak_mb: float = 0.0
     stop: str = ""
 
 
@@ -57,7 +63,9 @@ class ShardWorker:
             maker = self._loaded()
             began = time.time()
             note = maker.make(shard)
-            return Outcome(shard, note.num_made, note.num_failed, began, time.time())
+            return Outcome(
+                shard, note.num_made, note.num_failed, began, time.time(), os.getpid(), peak_mb()
+            )
         except OSError as error:
             return Outcome(shard, stop=f"cannot write: {error.strerror or type(error).__name__}")
         except MedphantomError as error:

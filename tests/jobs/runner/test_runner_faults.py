@@ -19,7 +19,7 @@ from jobs.runner.spec import read_spec
 pytestmark = pytest.mark.faults
 
 KILLS, ITEMS, SHARD = 30, 1000, 20
-WORK = {"params": {"num_inference_steps": 400}, "shard_size": SHARD}
+WORK = {"params": {"num_inference_steps": 150}, "shard_size": SHARD}
 DRIVER_DIES_S = 60  # after all of Ray did
 
 
