@@ -15,6 +15,7 @@ from gen.errors import MedphantomError
 from jobs import (
     bench,
     bench_anomaly,
+    bench_jobs,
     bench_large,
     bench_minority,
     evaluate,
@@ -27,6 +28,7 @@ from jobs import (
 )
 from jobs.anomaly import command as anomaly
 from jobs.audit import command as audit
+from jobs.runner import command as runner
 
 BAD_INPUT = 2  # the code of a wrong option, too
 
@@ -59,6 +61,7 @@ app = typer.Typer(
 app.command("generate")(generate.command)
 app.command("large")(large.command)
 app.add_typer(anomaly.commands, name="anomaly")
+app.add_typer(runner.commands, name="jobs")
 app.add_typer(models.commands, name="models")
 train.commands.command("minority-scores")(minority_scores.command)
 train.commands.command("minority-calibration")(minority_calibration.command)
@@ -66,6 +69,7 @@ app.add_typer(train.commands, name="train")
 app.add_typer(evaluate.commands, name="evaluate")
 app.command("audit")(audit.command)
 bench.commands.command("anomaly")(bench_anomaly.command)
+bench.commands.command("jobs")(bench_jobs.command)
 bench.commands.command("large")(bench_large.command)
 bench.commands.command("minority")(bench_minority.command)
 app.add_typer(bench.commands, name="bench")

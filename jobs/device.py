@@ -1,5 +1,7 @@
 """What this process computes on, and how precisely."""
 
+import resource
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -53,3 +55,9 @@ def rows_at_once() -> int:
     import torch
 
     return 64 if torch.cuda.is_available() else 16
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had, in MiB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)

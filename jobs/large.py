@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import resource
 import secrets
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from rich.console import Console
 from gen.errors import InvalidInput
 from jobs import large_options as options
 from jobs.bars import bars
-from jobs.device import Precision, autocast
+from jobs.device import Precision, autocast, peak_mb
 from jobs.large_record import large_record
 from jobs.large_source import Source, find_field, read_known, size_of, source_of
 from jobs.minority_record import reached_settings, sampling_asked
@@ -183,13 +182,11 @@ def costs(rows: int, height: int, width: int, seconds: float) -> dict[str, float
         height, width: in pixels.
         seconds: from the source's embeddings to the written file.
     """
-    # Linux counts in KiB, and from the start of the process
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "network_calls": rows,
         "network_calls_per_megapixel": rows / (height * width / 1e6),
         "seconds": round(seconds, 3),
-        "peak_memory_mb": round(memory, 1),
+        "peak_memory_mb": round(peak_mb(), 1),
     }
 
 

@@ -59,6 +59,18 @@ def measure_rows(
     return RowBudget(most, exact, min(most, company_rows(seconds)))
 
 
+def exact_rows(process: Process[Any], components: Components, max_rows: int) -> int:
+    """From how many rows on, up to `max_rows`, a power of two, bits do not depend on their number.
+
+    Args:
+        process: a short one that calls every component.
+        components: its networks.
+    """
+    calls, _ = _collect(process, components)
+    sizes = [1 << power for power in range(max_rows.bit_length())]
+    return max(_exact_from(components[name], call, sizes) for name, call in calls.items())
+
+
 def fastest_rows(seconds: dict[int, float]) -> int:
     """The fewest rows whose throughput is nearly the best; `seconds` of a forward by its rows."""
     best = max(rows / taken for rows, taken in seconds.items())

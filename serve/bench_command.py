@@ -107,7 +107,7 @@ def served(applications: "dict[str, Application]") -> Iterator[dict[str, str]]:
     import ray
     from ray import serve
 
-    from serve.cluster import free_port, start_ray
+    from jobs.cluster import free_port, start_ray
 
     # all are up at once and only one works: more CPUs on paper than there are
     start_ray(num_cpus=64)

@@ -95,8 +95,8 @@ def run_service(args: "AppArgs", host: str, port: int, dashboard: bool) -> None:
     import ray
     from ray import serve
 
+    from jobs.cluster import is_alive, start_ray
     from serve.app import build
-    from serve.cluster import is_alive, start_ray
 
     console = Console(stderr=True)
     stop = threading.Event()

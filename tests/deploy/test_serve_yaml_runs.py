@@ -10,8 +10,8 @@ import httpx
 import pytest
 import yaml
 
+from jobs.cluster import free_port
 from jobs.keys import KeyStore, Scope
-from serve.cluster import free_port
 
 pytestmark = pytest.mark.faults
 

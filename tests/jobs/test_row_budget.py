@@ -11,7 +11,7 @@ from torch import Tensor
 from gen.engine import Engine
 from gen.types import Components, ModelCall, Process
 from jobs import row_budget
-from jobs.row_budget import RowBudget, company_rows, fastest_rows, measure_rows
+from jobs.row_budget import RowBudget, company_rows, exact_rows, fastest_rows, measure_rows
 
 CPU = torch.device("cpu")
 
@@ -150,3 +150,14 @@ def test_what_is_measured_fits_the_engine() -> None:
         components, budget.max_rows, exact_rows=budget.exact_rows, shared_rows=budget.shared_rows
     )
     assert RowBudget(**budget.to_dict()) == budget
+
+
+def test_exact_rows_are_the_fewest_whose_bits_are_those_of_more() -> None:
+    def shaped(rows: torch.Tensor) -> torch.Tensor:
+        return rows + (1e-3 if len(rows) < 4 else 0.0)
+
+    def ask() -> Process[None]:
+        yield ModelCall("network", (torch.ones(1, 2),))
+
+    assert exact_rows(ask(), {"network": shaped}, 8) == 4
+    assert exact_rows(ask(), {"network": torch.clone}, 8) == 1

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 import yaml
 
-from serve.cluster import free_port
+from jobs.cluster import free_port
 
 START_S = 180  # on a machine that does other things, too
 

@@ -11,21 +11,28 @@ import ray
 TRIES = 3  # a busy machine may not start within Ray's half minute
 
 
-def start_ray(dashboard: bool = False, num_cpus: int | None = None) -> None:
+def start_ray(
+    dashboard: bool = False, num_cpus: int | None = None, object_store_mb: int | None = None
+) -> None:
     """Start one, whatever other clusters there are. It needs a token, which Ray makes by itself.
 
     Args:
         dashboard: with Ray's dashboard, on 127.0.0.1:8265 and behind that token.
         num_cpus: on paper; None is what there is.
+        object_store_mb: memory for what processes pass on; None is Ray's own choice.
     """
     # Ray's default of 15 lets whatever else runs preempt one of a forward's threads, and the others
     # wait for it
     os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # it says only that there is a token
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for tries_left in reversed(range(TRIES)):
         try:
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
+                object_store_memory=None if object_store_mb is None else object_store_mb * 2**20,
                 include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,

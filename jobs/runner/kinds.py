@@ -1,0 +1,172 @@
+"""What the runner must know of a task: how a row becomes its spec, and its result a sample."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gen.data.limits import Limits, read_bytes
+from gen.data.manifest import inside
+from gen.errors import InvalidInput
+from jobs.runner.items import Item
+from jobs.runner.null import Null
+from jobs.runner.spec import JobSpec, said
+from jobs.sink import BUNDLE, SUFFIXES
+from jobs.tasks import TASKS, Task
+from jobs.tasks.task import Made
+
+if TYPE_CHECKING:  # torch is imported where images are made
+    from torch import Tensor
+
+UPLOAD = Limits(max_bytes=64 * 2**20)  # the task's own limits are tighter
+Files = dict[str, bytes]  # what an item is made from, by its field: image, mask
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of work.
+
+    Args:
+        task: that does it.
+        needs: of these, a manifest must have one.
+        fields: of the task's spec, which may say it for all rows instead.
+        operation: of the samples, unless the task's record tells.
+        spec_of: an item, with the files it is made from, as fields of the task's spec.
+        names: of the files of a result that is a bundle, by what they are called in a sample.
+        chest: its labels are findings of chest X-rays.
+        at_once: items of a shard that are under way together; None fills the engine.
+        picture: what a process returned -> its image (1, 1, H, W) in [0, 1], for gates; None where
+            nothing can be judged.
+    """
+
+    task: Task
+    needs: tuple[str, ...]
+    fields: frozenset[str]
+    operation: str
+    spec_of: Callable[[Item, Files], Fields]
+    names: dict[str, str]
+    chest: bool = True
+    at_once: int | None = None
+    picture: "Callable[[Any], Tensor] | None" = None
+
+    def check(self, spec: JobSpec, item: Item, files: Files) -> Any:
+        """The task's spec of one item.
+
+        Raises:
+            InvalidInput: the row lacks something, or breaks a rule; no value is quoted.
+        """
+        seed = item.seed(spec.seed, 0)
+        fields = {**spec.params, **self.spec_of(item, files), **item.fields}
+        try:
+            return self.task.check({**fields, "model": spec.model, "seed": seed})
+        except ValidationError as error:
+            raise InvalidInput(said(error)) from None
+
+    def check_params(self, spec: JobSpec, item: Item) -> None:
+        """Raise InvalidInput if params are wrong whatever the rows say."""
+        known = self.task.spec_type.model_fields
+        reserved = {"model", "seed", "n", "previews"} & spec.params.keys()
+        unknown = spec.params.keys() - known.keys()
+        if reserved or unknown:
+            name = sorted(reserved | unknown)[0]
+            raise InvalidInput(
+                f"params.{name} is given, but params are fields of {self.task.name}, and model,"
+                f" seed and n are the job's own; use {', '.join(sorted(known))}"
+            )
+        seed = item.seed(spec.seed, 0)
+        fields = {**self.task.warm_up(), **spec.params, "model": spec.model, "seed": seed}
+        try:
+            self.task.check_model(self.task.check(fields))
+        except ValidationError as error:
+            wrong = {str(each["loc"][0]) for each in error.errors() if each["loc"]}
+            if wrong & spec.params.keys():
+                raise InvalidInput(f"params.{said(error)}") from None
+
+    def files_of(self, made: Made) -> Files:
+        """The files of a sample, by their suffixes."""
+        from gen.data.bundle import unpack
+
+        if made.media_type != BUNDLE:
+            suffix = SUFFIXES[made.media_type]
+            return {suffix.removeprefix("ome."): made.data}
+        files = unpack(made.data)
+        return {self.names.get(n, n): data for n, data in files.items() if n != "record.json"}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of work that a job's task names. Raises InvalidInput if it is not there."""
+    if name not in KINDS:
+        raise InvalidInput(f"task is {name!r}, but must be one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def read_files(item: Item, root: Path) -> Files:
+    """What an item is made from. Raises InvalidInput if a file is missing, or leaves the root."""
+    named = {"image": item.image, "mask": item.mask}
+    return {
+        name: read_bytes(inside(root, file), UPLOAD)[1]
+        for name, file in named.items()
+        if file is not None
+    }
+
+
+def _base64(files: Files, name: str) -> str:
+    if name not in files:
+        raise InvalidInput(f"the row names no {name}, but the task is about one; fill it in")
+    return base64.b64encode(files[name]).decode()
+
+
+def _prompted(item: Item, files: Files) -> Fields:
+    if item.prompt is None and "prompt" not in item.fields:
+        raise InvalidInput("the row has neither a prompt nor labels; fill one in")
+    return {} if item.prompt is None else {"prompt": item.prompt}
+
+
+def _augmented(item: Item, files: Files) -> Fields:
+    said = {} if item.prompt is None else {"prompt": item.prompt}
+    masked = {"mask": _base64(files, "mask")} if "mask" in files else {}
+    return {"image": _base64(files, "image"), **said, **masked}
+
+
+def _large(item: Item, files: Files) -> Fields:
+    if item.prompt is not None:
+        return {"text": item.prompt}
+    return {"like": _base64(files, "image")} if files else {}
+
+
+def _mapped(item: Item, files: Files) -> Fields:
+    return {"images": [_base64(files, "image")]}
+
+
+def _first_image(result: Any) -> "Tensor":
+    """Of `(images, ...)`: grey."""
+    image: Tensor = result[0][:1].float().mean(1, keepdim=True)
+    return image
+
+
+KINDS: dict[str, Kind] = {
+    "generate": Kind(
+        TASKS["text-to-cxr"], ("prompt", "labels"), frozenset({"prompt"}), "synthesise",
+        _prompted, {}, picture=_first_image,
+    ),
+    "large": Kind(
+        TASKS["large-images"], ("prompt", "image"), frozenset({"text", "like", "variation"}),
+        "synthesise", _large, {}, chest=False, at_once=1,
+    ),
+    "anomaly": Kind(
+        TASKS["anomaly-maps"], ("image",), frozenset(), "map", _mapped, {"healthy.png": "png"},
+    ),
+    "null": Kind(
+        Null(), ("prompt",), frozenset({"prompt"}), "synthesise", _prompted, {},
+        picture=_first_image,
+    ),
+}  # fmt: skip
+if "augment" in TASKS:
+    KINDS["augment"] = Kind(
+        TASKS["augment"], ("image",), frozenset(), "vary", _augmented, {"image.png": "png"},
+        picture=_first_image,
+    )  # fmt: skip

@@ -1,0 +1,266 @@
+"""Makes shards: one engine with the task's model, whose forwards all items of all shards share."""
+
+import errno
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gen.allocator import keep_freed_memory
+from gen.data.atomic import atomic_file
+from gen.data.samples import TRAIN, Sample
+from gen.engine import Engine
+from gen.errors import InvalidInput, ModelRefused
+from gen.gates.gate import Gate, Subject
+from gen.gates.gated import Gated, checked_names, gated
+from gen.types import Components, Process
+from jobs.device import rows_at_once
+from jobs.engine_loop import EngineLoop
+from jobs.row_budget import exact_rows
+from jobs.runner.items import Item, read_items
+from jobs.runner.kinds import Files, Kind, kind_of, read_files
+from jobs.runner.ledger import Judged, Shard, ShardLog, verified, write_shard
+from jobs.runner.progress import Counter
+from jobs.runner.spec import Job, JobSpec
+from jobs.tasks.task import ItemSpec, Made
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS = "rows.json"  # in OUT: what the bits of a job's results depend on
+FULL = (errno.ENOSPC, errno.EDQUOT)
+Judges = Callable[[JobSpec, torch.device], Sequence[Gate]]
+Attempt = tuple[ItemSpec, Any]  # what was asked for, and what the process returned
+
+
+def no_judges(spec: JobSpec, device: torch.device) -> Sequence[Gate]:
+    """Nothing is judged. Raises InvalidInput if the job asks for it."""
+    if spec.gates is not None:
+        raise InvalidInput("gates are asked for, but none is known here; leave them out")
+    return ()
+
+
+@dataclass(frozen=True)
+class _Started:
+    """An item whose process is under way."""
+
+    item: Item
+    spec: Any
+    files: Files
+    future: "Future[Gated[Attempt]]"
+
+
+class Maker:
+    """Loads a job's model once and makes its shards. Any thread may ask for one.
+
+    Args:
+        out: folder of the job.
+        judges: the gates of a job.
+        threads: of a forward on a CPU; None is PyTorch's own choice.
+
+    Raises:
+        ModelRefused, InvalidInput: the model cannot be loaded, or not for this task.
+    """
+
+    def __init__(self, out: Path, job: Job, judges: Judges = no_judges, threads: int | None = None):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        keep_freed_memory()
+        self.out, self.job = out, job
+        self.kind: Kind = kind_of(job.spec.task)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self._pipeline = self.kind.task.load(job.spec.model, device, dtype)
+        self._gates = judges(job.spec, device)
+        networks = checked_names(self._gates, self.kind.task.networks(self._pipeline))
+        self._rows = settled_rows(out, lambda: self._exact_rows(networks))
+        self._loop = EngineLoop(
+            Engine(
+                networks,
+                self._rows["max_rows"],
+                pad_rows=device.type != "cpu",  # a CPU compiles nothing, and pays for rows
+                exact_rows=self._rows["exact_rows"],
+            )
+        )
+        # half of the rows from each of two shards, so that the end of one leaves no gap
+        self._at_once = self.kind.at_once or max(2, self._rows["max_rows"] // 2)
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self._loop.close()
+
+    def make(self, shard: int) -> Shard:
+        """The note of a shard: made now, unless it is there.
+
+        Raises:
+            OSError: it cannot be written; nothing was changed.
+        """
+        done = verified(self.out, self.job, shard)
+        if done is not None:
+            return done
+        with Counter(self.out, shard) as counter:
+            return write_shard(
+                self.out, self.job, shard, lambda log: self._samples(shard, log, counter)
+            )
+
+    def _exact_rows(self, networks: Components) -> dict[str, int]:
+        task, most = self.kind.task, rows_at_once()
+        spec = task.check({**task.warm_up(), "model": self.job.spec.model})
+        (item, *_) = task.items(spec, "")
+        process = task.process(self._pipeline, spec, item, lambda *_: None)
+        return {"max_rows": most, "exact_rows": exact_rows(process, networks, most)}
+
+    def _samples(self, shard: int, log: ShardLog, counter: Counter) -> Iterator[Sample]:
+        """In the order of the items, a few under way at a time."""
+        waiting: deque[_Started] = deque()
+        coming = read_items(self.out, shard)
+        try:
+            while True:
+                while len(waiting) < self._at_once and (item := next(coming, None)) is not None:
+                    started = self._start(item, log)
+                    if started is None:
+                        counter.add(made=False)
+                    else:
+                        waiting.append(started)
+                if not waiting:
+                    return
+                sample = self._finish(waiting.popleft(), log)
+                counter.add(made=sample is not None)
+                if sample is not None:
+                    yield sample
+        finally:
+            for each in waiting:
+                each.future.cancel()
+
+    def _start(self, item: Item, log: ShardLog) -> _Started | None:
+        """Read what the item is made from and submit its process; note why not."""
+        try:
+            if item.error is not None:
+                raise InvalidInput(item.error)
+            files = read_files(item, Path(self.job.root))
+            spec = self.kind.check(self.job.spec, item, files)
+            process = self._process(item, spec)
+        except Exception as error:
+            log.fail(item, reason_of(error))
+            return None
+        return _Started(item, spec, files, self._loop.submit(process, exact=True))
+
+    def _process(self, item: Item, spec: Any) -> "Process[Gated[Attempt]]":
+        """Attempts, each with a seed of its own; the first one's picture is decoded now."""
+        task, job = self.kind.task, self.job.spec
+        (asked,) = task.items(spec, item.id)
+
+        def make(attempt: int) -> "Process[Attempt]":
+            seeded = {**asked, "seed": item.seed(job.seed, attempt)}
+            process = task.process(self._pipeline, spec, seeded, lambda *_: None)
+
+            def run() -> "Process[Attempt]":
+                return seeded, (yield from process)
+
+            return run()
+
+        first = make(0)
+        if not self._gates:
+            return _ungated(first)
+        return gated(
+            lambda attempt: first if attempt == 0 else make(attempt),
+            self._picture,
+            self._gates,
+            Subject(item.labels, item.group, item.image, item.patient),
+            job.max_attempts,
+        )
+
+    def _picture(self, attempt: Attempt) -> "Tensor":
+        if self.kind.picture is None:
+            raise InvalidInput(f"gates cannot judge what {self.kind.task.name} makes; leave them")
+        return self.kind.picture(attempt[1])
+
+    def _finish(self, started: _Started, log: ShardLog) -> Sample | None:
+        """Wait for the item and encode it; note why it has no sample."""
+        item = started.item
+        try:
+            found = started.future.result()
+            if self._gates:
+                log.judged.append(_judged(item, found))
+            if found.result is None:
+                log.fail(item, _refusal(found), len(found.attempts))
+                return None
+            asked, result = found.result
+            settings = {"forward_rows": self._rows["exact_rows"]}
+            made = self.kind.task.encode(self._pipeline, started.spec, asked, result, settings)
+            return self._sample(started, made, found)
+        except Exception as error:
+            log.fail(item, reason_of(error))
+            return None
+
+    def _sample(self, started: _Started, made: Made, found: "Gated[Attempt]") -> Sample:
+        item, record = started.item, made.record
+        source = started.files.get("image")
+        meta = {
+            "id": item.id,
+            "synthetic": True,
+            "split": TRAIN,
+            "labels": list(item.labels),
+            "prompt": item.prompt,
+            "seed": record.get("seed"),
+            "operation": record.get("settings", {}).get("operation", self.kind.operation),
+            "model": record.get("model"),
+            "weight_sha256": record.get("weight_sha256"),
+            "source": item.image,
+            "source_sha256": None if source is None else hashlib.sha256(source).hexdigest(),
+            "group": item.group,
+            "gates": [each.as_json() for each in found.attempts[-1]],
+            "attempts": len(found.attempts),
+            "record": record,
+        }
+        return Sample(item.key, self.kind.files_of(made), meta)
+
+
+def settled_rows(out: Path, find: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Rows of a forward, found by the first worker and kept: they decide the last bits of all."""
+    path = out / ROWS
+    try:
+        kept: dict[str, int] = json.loads(path.read_bytes())
+        return kept
+    except (OSError, ValueError):
+        rows = find()
+        with atomic_file(path, overwrite=True) as stream:
+            stream.write(json.dumps(rows).encode())
+        return rows
+
+
+def _ungated(process: "Process[Attempt]") -> "Process[Gated[Attempt]]":
+    return Gated((yield from process), ((),))
+
+
+def reason_of(error: Exception) -> str:
+    """Why an item failed. Raises what is no item's fault: a full disk, a worker that stops."""
+    if isinstance(error, CancelledError) or (isinstance(error, OSError) and error.errno in FULL):
+        raise error
+    if isinstance(error, InvalidInput | ModelRefused):
+        return str(error)
+    # the message of a foreign error may quote what it choked on
+    return f"{type(error).__name__} while it was made"
+
+
+def _judged(item: Item, found: "Gated[Attempt]") -> Judged:
+    verdicts = [[each.as_json() for each in attempt] for attempt in found.attempts]
+    return Judged(
+        id=item.id,
+        labels=item.labels,
+        group=item.group,
+        accepted=found.result is not None,
+        attempts=verdicts,
+    )
+
+
+def _refusal(found: "Gated[Attempt]") -> str:
+    """Why the last attempt was refused."""
+    said = [f"{each.gate}: {each.reason}" for each in found.attempts[-1] if not each.passed]
+    return f"given up after {len(found.attempts)} attempts; the last one: {'; '.join(said)}"
