@@ -43,7 +43,7 @@ class Verdict:
         passed: whether the image may be kept.
         score: the figure that decided, finite; None if nothing could be judged.
         threshold: where the line is, for this figure; None if nothing could be judged.
-        reason: in words, why it did not pass; None if it did.
+        reason: why it did not pass, as "what kind of fault: more on it"; None if it did.
         unjudged: what was asked for that the gate knows nothing of, such as rare findings.
     """
 
@@ -53,6 +53,11 @@ class Verdict:
     threshold: float | None
     reason: str | None = None
     unjudged: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str | None:
+        """What kind of fault it is, for counting; None if it passed."""
+        return None if self.reason is None else self.reason.partition(":")[0]
 
     def as_json(self) -> dict[str, Any]:
         """As a record keeps it."""

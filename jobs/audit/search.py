@@ -9,7 +9,7 @@ import numpy as np
 from gen.encoders.encoder import Encoder
 from gen.metrics.calibration import Calibration
 from gen.metrics.copies import Described, Matches, TrainingIndex, index_training, match
-from gen.metrics.feature_cache import encode_collection, read_thumbnails
+from gen.metrics.feature_cache import Thumbnails, encode_collection, read_thumbnails
 from gen.metrics.planted import ALTERATIONS, planted_recall
 from jobs.audit.schema import Interval, Model, Planted
 from jobs.audit.sets import ImageSet
@@ -48,10 +48,14 @@ class Search:
     @cached_property
     def index(self) -> TrainingIndex:
         """Of the images of `searched` that can be read."""
+        part = self.searched.part(self.thumbnails.rows)
+        return index_training(self.thumbnails.images, part.features, part.patients)
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """Of the images of `searched`."""
         report = self.bars.bar("pictures to search among")
-        thumbnails = read_thumbnails(self.searched.items, SIDE, report)
-        part = self.searched.part(thumbnails.rows)
-        return index_training(thumbnails.images, part.features, part.patients)
+        return read_thumbnails(self.searched.items, SIDE, report)
 
     def matches(self, what: str, images: ImageSet, *, of_patients: bool) -> Matches:
         """The best match of each image; with `of_patients`, one of another patient."""
