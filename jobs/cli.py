@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
 from jobs import (
-    anomaly,
     bench,
     bench_anomaly,
     bench_jobs,
@@ -27,6 +26,7 @@ from jobs import (
     models,
     train,
 )
+from jobs.anomaly import command as anomaly
 from jobs.audit import command as audit
 from jobs.runner import command as runner
 

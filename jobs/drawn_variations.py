@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # torch is imported when something is drawn
     from numpy.typing import NDArray
 
     from gen.data.provenance import Record
-    from gen.types import Process
     from pipelines.large_image import LargeImagePipeline
 
 _TOGETHER = 8  # tiles whose windows share forwards
@@ -107,12 +106,22 @@ class DrawnVariations:
 
         from gen.data.atomic import atomic_file
         from gen.engine import Engine
+        from pipelines.tile_variation import tile_variation
 
         on_cpu = self._pipeline.unet.device.type == "cpu"
         engine = Engine(self._pipeline.networks, 16 if on_cpu else 64, pad_rows=False)
         records = [self.record(*each) for each in wanted]
         tickets = [
-            engine.submit(vary(self._pipeline, tile, self._config, record.seed))
+            engine.submit(
+                tile_variation(
+                    self._pipeline,
+                    tile,
+                    record.seed,
+                    num_inference_steps=self._config.num_inference_steps,
+                    guidance_scale=self._config.guidance_scale,
+                    microns_per_pixel=self._config.microns_per_pixel,
+                )
+            )
             for (tile, _), record in zip(wanted, records, strict=True)
         ]
         with autocast(self._config.mixed_precision):
@@ -121,27 +130,3 @@ class DrawnVariations:
             with atomic_file(self.file(*each), overwrite=True) as stream:
                 picture = Image.fromarray(ticket.result())
                 picture.save(stream, format="PNG", pnginfo=record.to_png_info())
-
-
-def vary(
-    pipeline: "LargeImagePipeline", tile: "NDArray[np.uint8]", config: VariationConfig, seed: int
-) -> "Process[NDArray[np.uint8]]":
-    """The whole tile (H, W, 3) drawn anew from the field of its own embeddings."""
-    import numpy as np
-    import torch
-
-    from gen.reference_field import reader
-
-    height, width = tile.shape[:2]
-    field = yield from pipeline.field_like(reader(tile), height, width)
-    bands: list[NDArray[np.uint8]] = []
-    yield from pipeline.process(
-        field,
-        bands.append,
-        method="shift",
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        microns_per_pixel=config.microns_per_pixel,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return np.concatenate(bands)

@@ -5,8 +5,8 @@ AutoPaint (arXiv 2305.12358) by default; pDDPM (2303.03758), AutoDDPM (2305.1964
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,12 +40,18 @@ from gen.encoders.encoder import Encoder
 from gen.encoders.loading import load_encoder
 from gen.engine import Engine
 from gen.errors import InvalidInput
-from gen.inpainting import shown
 from gen.noising import Noising
 from gen.store.card import read_card
 from gen.store.catalogue import resolve
-from gen.types import Component, ModelCall, Predict, Process
+from gen.types import Component, ModelCall, Process
 from pipelines.outputs import AnomalyMap
+from pipelines.pictures import (
+    decode_pictures,
+    encode_pictures,
+    paint_all,
+    painter,
+    picture_networks,
+)
 from pipelines.text_to_cxr import TextToCXRPipeline
 
 METHOD: MethodName = "autopaint"
@@ -132,8 +138,7 @@ class AnomalyPipeline(DiffusionPipeline):
     def networks(self) -> dict[str, Component]:
         """What this pipeline's model calls name."""
         return {
-            **self.text_to_image.networks,
-            "encoder": lambda pictures: self.vae.encode(pictures).latent_dist.mean,
+            **picture_networks(self.text_to_image),
             "features": lambda pictures: self.encoder.fine_tokens(pictures),
         }
 
@@ -219,9 +224,10 @@ class AnomalyPipeline(DiffusionPipeline):
         of what each call of the network takes the latents (1, C, h, w) for.
         """
         prior, picture = yield from self.looked_at(square, prompt, seed, on_estimate)
-        found = yield from self.methods(suspicious)[method](prior, picture)
-        raw = found.map[0, 0].float().cpu().numpy()
-        map_ = cleaned(raw, body_mask(square * 2 - 1))
+        body = body_mask(square * 2 - 1)
+        paintable = torch.from_numpy(body)[None, None].to(self.device)
+        found = yield from self.methods(suspicious, paintable)[method](prior, picture)
+        map_ = cleaned(found.map[0, 0].float().cpu().numpy(), body)
         return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
 
     def first_look(self, square: Map, prompt: str, seed: int) -> Process[NDArray[np.float32]]:
@@ -263,12 +269,14 @@ class AnomalyPipeline(DiffusionPipeline):
             "single_step": 1,
         }
 
-    def methods(self, suspicious: float | None = None) -> dict[MethodName, Method]:
-        """By name; `suspicious` as `process` takes it."""
+    def methods(
+        self, suspicious: float | None = None, body: Tensor | None = None
+    ) -> dict[MethodName, Method]:
+        """By name; `suspicious` as `process` takes it, `body` as `autopaint` does."""
         suspicious = self.suspicious if suspicious is None else suspicious
 
         def paint(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
-            return (yield from autopaint(prior, picture, suspicious))
+            return (yield from autopaint(prior, picture, suspicious, body=body))
 
         return {
             "autopaint": paint,
@@ -285,7 +293,7 @@ class AnomalyPipeline(DiffusionPipeline):
         on_estimate: OnEstimate | None = None,
     ) -> HealthyPrior:
         """The model under a condition (1, L, D); one that inpaints is shown what is kept."""
-        drawn, factor = self.text_to_image, self.vae.config.scaling_factor
+        drawn = self.text_to_image
         noising = Noising(self.scheduler)
 
         def ask(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
@@ -296,28 +304,18 @@ class AnomalyPipeline(DiffusionPipeline):
                 on_estimate(noising.clean(noisy, output[:1], timestep.reshape(-1)[:1]))
             return output
 
-        def paint_all(latents: Tensor, timestep: Tensor) -> Process[Tensor]:
-            everything = torch.ones_like(latents[:, :1])
-            return (yield from shown(ask, latents, everything)(latents, timestep))
-
-        def painter(known: Tensor, mask: Tensor) -> Predict:
-            return shown(ask, known, mask)
-
-        def encode(pictures: Tensor) -> Process[Tensor]:
-            pictures = pictures.to(self.vae.dtype).expand(-1, self.vae.config.in_channels, -1, -1)
-            return (yield ModelCall("encoder", (pictures,))) * factor
-
-        def decode(latents: Tensor) -> Process[Tensor]:
-            images = yield from drawn.decode(latents)
-            return images.mean(1, keepdim=True).float() * 2 - 1
-
         def features(pictures: Tensor) -> Process[Tensor]:
             return (yield ModelCall("features", (pictures,)))
 
-        prior = HealthyPrior(ask, encode, decode, self.scheduler, generator, features)
-        if self.unet.config.in_channels == self.unet.config.out_channels:
-            return prior
-        return replace(prior, predict=paint_all, painter=painter)
+        return HealthyPrior(
+            paint_all(drawn, ask),
+            partial(encode_pictures, drawn),
+            partial(decode_pictures, drawn),
+            self.scheduler,
+            generator,
+            features,
+            partial(painter, drawn, ask),
+        )
 
 
 def on_source(

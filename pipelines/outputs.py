@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gen.anomaly.regions import Region
+from gen.anomaly.regions import Mask, Region
+from gen.augmentation.operations import Operation
 from gen.errors import InvalidInput
 
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -77,3 +78,24 @@ class AnomalyMap:
     regions: tuple[Region, ...]
     score: float
     threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Augmented:
+    """A training picture made from another, or from words, with the mask that belongs to it.
+
+    Args:
+        image: (H, W) float32 in [0, 1], on the pixels of the picture it was made from.
+        mask: (H, W) bool: where a lesion was inserted; nothing, where one was removed; the given
+            one, moved along, of classical steps; None where there is no mask.
+        operation: what was done.
+        prompt: under which words; "" of classical steps.
+        change: mean absolute change under the mask that was painted, in [0, 1], before classical
+            steps: little of it says that nothing much was inserted or removed. None elsewhere.
+    """
+
+    image: NDArray[np.float32]
+    mask: Mask | None
+    operation: Operation
+    prompt: str
+    change: float | None = None

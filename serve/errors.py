@@ -119,4 +119,4 @@ def _validation(error: RequestValidationError) -> JSONResponse:
     return answer(422, "invalid_request_error", f"{where}{rule}", field or None)
 
 
-_MEMBERS = {"str", "int", "constrained-str", "constrained-int", "float", *TASKS}
+_MEMBERS = {"str", "int", "constrained-str", "constrained-int", "float", "SaidLabels", *TASKS}

@@ -8,6 +8,7 @@ al. 2021, arXiv 2107.02622).
 Pictures are (S, S) float32 in [-1, 1]. Outside its mask a picture stays as it is, bit for bit.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -66,13 +67,8 @@ def plant(kind: Kind, picture: Picture, foreign: Picture, rng: np.random.Generat
             f"picture has the shape {picture.shape} and foreign {foreign.shape}, but both must be"
             " one (S, S); resize them"
         )
-    body = body_mask(picture)
-    places = lung_places(picture, body)
-    for _ in range(_ATTEMPTS if len(places) else 0):
-        weights = draw_shape(len(picture), rng.choice(places), rng)
+    for weights in sites(picture, rng):
         mask = weights > 0
-        if mask.mean() < MIN_AREA or (mask & ~body).any():
-            continue
         if kind in ("brighter", "darker"):
             changed = _opacity(picture, weights, 1 if kind == "brighter" else -1, rng)
         else:
@@ -87,6 +83,23 @@ def plant(kind: Kind, picture: Picture, foreign: Picture, rng: np.random.Generat
     )
 
 
+def sites(
+    picture: Picture, rng: np.random.Generator, radius: tuple[float, float] = RADIUS
+) -> Iterator[NDArray[np.float64]]:
+    """Shapes for a lesion, weights (S, S) in [0, 1], each around a place in the lungs.
+
+    All of a shape lies within the body. There may be none, where a picture shows no body. `radius`
+    is the least and the most, as shares of the side.
+    """
+    body = body_mask(picture)
+    places = lung_places(picture, body)
+    for _ in range(_ATTEMPTS if len(places) else 0):
+        weights = draw_shape(len(picture), rng.choice(places), rng, radius)
+        mask = weights > 0
+        if mask.mean() >= MIN_AREA and not (mask & ~body).any():
+            yield weights
+
+
 def lung_places(picture: Picture, body: Mask) -> NDArray[np.intp]:
     """Rows and columns (P, 2) where the middle of the body is dark: for the most, the lungs."""
     side = len(picture)
@@ -98,14 +111,19 @@ def lung_places(picture: Picture, body: Mask) -> NDArray[np.intp]:
     return np.argwhere(middle & (smooth <= dark))
 
 
-def draw_shape(side: int, place: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.float64]:
+def draw_shape(
+    side: int,
+    place: NDArray[np.intp],
+    rng: np.random.Generator,
+    radius: tuple[float, float] = RADIUS,
+) -> NDArray[np.float64]:
     """Weights (S, S) in [0, 1] around a place: an ellipse with an uneven rim, fading out."""
-    radius = side * rng.uniform(*RADIUS)
+    mean_radius = side * rng.uniform(*radius)
     stretch, angle = np.sqrt(rng.uniform(1, STRETCH)), rng.uniform(0, np.pi)
     y, x = np.mgrid[:side, :side] - place[:, None, None]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    distance = np.hypot(along / stretch, across * stretch) / radius
-    rim = 1 + 0.25 * _smooth_noise(side, radius / 2, rng)
+    distance = np.hypot(along / stretch, across * stretch) / mean_radius
+    rim = 1 + 0.25 * _smooth_noise(side, mean_radius / 2, rng)
     depth = np.clip((rim - distance) / rng.uniform(*SOFTNESS), 0, 1)
     weights = depth**2 * (3 - 2 * depth)
     parts, _ = label(weights > _FAINT)  # pieces of the rim may come loose

@@ -5,8 +5,9 @@ free text: a word it does not know says nothing.
 """
 
 import re
+from dataclasses import replace
 
-from gen.data.captions import NORMAL, PARAPHRASES, PHRASES, Labels
+from gen.data.captions import NORMAL, PARAPHRASES, PHRASES, Labels, canonical
 
 _CHILD = re.compile(r"\b(child|toddler|infant|pa?ediatric)\b", re.IGNORECASE)
 _FEMALE = re.compile(r"\b(woman|female)\b", re.IGNORECASE)
@@ -51,6 +52,11 @@ def labels_in(prompt: str) -> Labels:
         sex=sex,
         child=bool(_CHILD.search(prompt)),
     )
+
+
+def without_findings(prompt: str) -> str:
+    """The same person and view as in a sentence, and a normal chest."""
+    return canonical(replace(labels_in(prompt), findings=(NORMAL,)))
 
 
 def _denied(text: str, position: int) -> bool:

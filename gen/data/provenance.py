@@ -19,6 +19,8 @@ from gen.errors import InvalidInput
 
 PNG_KEY = "medphantom"
 REPAINTED = "anomaly_map"  # the task whose pictures keep a patient's anatomy
+AUGMENTED = "augment"  # some of whose operations do, as `settings` say
+_PAINTED_OVER = ("insert", "remove")
 Scalar = str | int | float | bool | None
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # A record is read from pictures and documents of any size a service accepts, hence the wide caps.
@@ -74,7 +76,10 @@ class Record(BaseModel):
     def describe(self) -> str:
         """One line for people."""
         # what was made from a picture may show whoever the picture shows
-        if self.task == REPAINTED:
+        operation = self.settings.get("operation") if self.task == AUGMENTED else None
+        if operation == "classical":
+            return "Another image, transformed: not drawn by a model, and of whom it was before."
+        if self.task == REPAINTED or operation in _PAINTED_OVER:
             whose = "Partly synthetic image, painted over a real one"
         elif self.source_sha256:
             whose = "Synthetic image, made from another image"

@@ -6,7 +6,7 @@ the item decide its seed, so that doing it twice gives the same file.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # torch is imported where images are made
     from torch import Tensor
 
     from gen.types import Component, Process
+    from jobs.pacs.search import Instance
+    from jobs.tasks.study import Study
 
 ItemSpec = dict[str, Any]  # JSON
 OnStep = Callable[[int, int, "Tensor"], None]
@@ -93,11 +95,28 @@ class Task(ABC):
     def warm_up(self) -> dict[str, Any]:
         """A spec, as JSON, of little work that calls what every model of the task has."""
 
+    def picture(self, result: Any) -> "Tensor | None":
+        """Pixels (1, 1, H, W) in [0, 1] of what `process` returned, for gates to look at.
+
+        None says that there is no single grey picture.
+        """
+        del result
+        return None
+
     def preview_png(self, pixels: "Tensor") -> bytes:
         """A small PNG of what `preview` returned; grey."""
         from gen.data.previews import preview_png
 
         return preview_png(pixels[0].float().mean(0).cpu().numpy())
+
+    def study(self, spec: Any) -> "Study | None":
+        """The study of a PACS that a spec names in place of pictures; it is a job then."""
+        del spec
+        return None
+
+    def study_items(self, spec: Any, found: "Sequence[Instance]") -> list[ItemSpec]:
+        """What `items` is of other specs: one for each picture of the study, its `instance`."""
+        raise NotImplementedError(f"{self.name} takes no study")
 
     def detach(self, spec: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The spec as JSON, with digests for the files in it, and these files by their digests."""

@@ -199,6 +199,10 @@ class TextToCXR(Task):
         """What the image will roughly be, decoded."""
         return pipeline.decode(latents)
 
+    def picture(self, result: "tuple[Tensor, list[float] | None]") -> "Tensor":
+        """The image, grey."""
+        return result[0].float().mean(1, keepdim=True)
+
     def encode(
         self,
         pipeline: "TextToCXRPipeline",

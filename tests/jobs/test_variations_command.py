@@ -22,9 +22,10 @@ from jobs.bars import bars
 from jobs.classifier_runs import ClassifierRuns
 from jobs.cli import app
 from jobs.device import Precision
-from jobs.drawn_variations import DrawnVariations, VariationConfig, vary
+from jobs.drawn_variations import DrawnVariations, VariationConfig
 from jobs.variations import ARMS, UtilityConfig, measure_variations, parse_fractions
 from pipelines.large_image import LargeImagePipeline
+from pipelines.tile_variation import tile_variation
 
 STEPS = 2
 
@@ -120,7 +121,15 @@ def test_a_variation_is_the_tile_drawn_anew_and_knows_its_origin(
     record = Record.from_file(store.file(original, 1))
     assert record == store.record(original, 1)
     assert record.seed != store.record(original, 0).seed
-    alone = run(vary(pipeline, original, config.drawing, record.seed), pipeline.networks)
+    drawing = tile_variation(
+        pipeline,
+        original,
+        record.seed,
+        num_inference_steps=config.drawing.num_inference_steps,
+        guidance_scale=config.drawing.guidance_scale,
+        microns_per_pixel=config.drawing.microns_per_pixel,
+    )
+    alone = run(drawing, pipeline.networks)
     together = store.read(original, 1)
     assert together.shape == original.shape
     assert np.abs(alone.astype(int) - together).max() <= 1  # forwards shared with other tiles
