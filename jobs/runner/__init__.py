@@ -7,6 +7,7 @@ items.py     what rows become: names and seeds
 freeze.py    the manifest, read once into items
 kinds.py     how an item becomes a task's spec, and its result a sample
 null.py      a task of almost no work, to measure the runner itself
+judges.py    the gates of a job
 ledger.py    shards and their notes
 maker.py     one engine that makes shards
 progress.py  counts for people

@@ -33,8 +33,7 @@ def freeze(spec: JobSpec, out: Path) -> Job:
     shutil.rmtree(out / ITEMS, ignore_errors=True)  # of a start that was cut off
     (out / ITEMS).mkdir(parents=True)
     source = open_manifest(spec.manifest)
-    needs = () if kind.fields & spec.params.keys() else kind.needs
-    rows = read_rows(source, spec.manifest, needs, kind.chest)
+    rows = read_rows(source, spec.manifest, kind.needs(spec.params), kind.chest)
     counted = _Counted(rows)
     ids = _Ids(out / ".ids.db")
     try:

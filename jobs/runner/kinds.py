@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,9 +18,6 @@ from jobs.sink import BUNDLE, SUFFIXES
 from jobs.tasks import TASKS, Task
 from jobs.tasks.task import Made
 
-if TYPE_CHECKING:  # torch is imported where images are made
-    from torch import Tensor
-
 UPLOAD = Limits(max_bytes=64 * 2**20)  # the task's own limits are tighter
 Files = dict[str, bytes]  # what an item is made from, by its field: image, mask
 Fields = dict[str, Any]
@@ -32,26 +29,21 @@ class Kind:
 
     Args:
         task: that does it.
-        needs: of these, a manifest must have one.
-        fields: of the task's spec, which may say it for all rows instead.
+        needs: params of a job -> of these, a manifest must have one; without any, it may have none.
         operation: of the samples, unless the task's record tells.
         spec_of: an item, with the files it is made from, as fields of the task's spec.
         names: of the files of a result that is a bundle, by what they are called in a sample.
         chest: its labels are findings of chest X-rays.
         at_once: items of a shard that are under way together; None fills the engine.
-        picture: what a process returned -> its image (1, 1, H, W) in [0, 1], for gates; None where
-            nothing can be judged.
     """
 
     task: Task
-    needs: tuple[str, ...]
-    fields: frozenset[str]
+    needs: Callable[[Fields], tuple[str, ...]]
     operation: str
     spec_of: Callable[[Item, Files], Fields]
     names: dict[str, str]
     chest: bool = True
     at_once: int | None = None
-    picture: "Callable[[Any], Tensor] | None" = None
 
     def check(self, spec: JobSpec, item: Item, files: Files) -> Any:
         """The task's spec of one item.
@@ -128,8 +120,9 @@ def _prompted(item: Item, files: Files) -> Fields:
 
 def _augmented(item: Item, files: Files) -> Fields:
     said = {} if item.prompt is None else {"prompt": item.prompt}
-    masked = {"mask": _base64(files, "mask")} if "mask" in files else {}
-    return {"image": _base64(files, "image"), **said, **masked}
+    pictures = {"images": [_base64(files, "image")]} if "image" in files else {}
+    masks = {"masks": [_base64(files, "mask")]} if "mask" in files else {}
+    return {**pictures, **masks, **said}
 
 
 def _large(item: Item, files: Files) -> Fields:
@@ -142,31 +135,26 @@ def _mapped(item: Item, files: Files) -> Fields:
     return {"images": [_base64(files, "image")]}
 
 
-def _first_image(result: Any) -> "Tensor":
-    """Of `(images, ...)`: grey."""
-    image: Tensor = result[0][:1].float().mean(1, keepdim=True)
-    return image
+def _of_words(params: Fields) -> tuple[str, ...]:
+    return () if "prompt" in params else ("prompt", "labels")
+
+
+def _of_augment(params: Fields) -> tuple[str, ...]:
+    return _of_words(params) if params.get("operation") == "synthesise" else ("image",)
+
+
+def _of_large(params: Fields) -> tuple[str, ...]:
+    return () if {"text", "like", "variation"} & params.keys() else ("prompt", "image")
 
 
 KINDS: dict[str, Kind] = {
-    "generate": Kind(
-        TASKS["text-to-cxr"], ("prompt", "labels"), frozenset({"prompt"}), "synthesise",
-        _prompted, {}, picture=_first_image,
-    ),
+    "generate": Kind(TASKS["text-to-cxr"], _of_words, "synthesise", _prompted, {}),
+    "augment": Kind(TASKS["augment"], _of_augment, "vary", _augmented, {"image.png": "png"}),
     "large": Kind(
-        TASKS["large-images"], ("prompt", "image"), frozenset({"text", "like", "variation"}),
-        "synthesise", _large, {}, chest=False, at_once=1,
+        TASKS["large-images"], _of_large, "synthesise", _large, {}, chest=False, at_once=1
     ),
     "anomaly": Kind(
-        TASKS["anomaly-maps"], ("image",), frozenset(), "map", _mapped, {"healthy.png": "png"},
+        TASKS["anomaly-maps"], lambda _: ("image",), "map", _mapped, {"healthy.png": "png"}
     ),
-    "null": Kind(
-        Null(), ("prompt",), frozenset({"prompt"}), "synthesise", _prompted, {},
-        picture=_first_image,
-    ),
-}  # fmt: skip
-if "augment" in TASKS:
-    KINDS["augment"] = Kind(
-        TASKS["augment"], ("image",), frozenset(), "vary", _augmented, {"image.png": "png"},
-        picture=_first_image,
-    )  # fmt: skip
+    "null": Kind(Null(), _of_words, "synthesise", _prompted, {}),
+}

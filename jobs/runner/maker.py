@@ -14,6 +14,7 @@ import torch
 
 from gen.allocator import keep_freed_memory
 from gen.data.atomic import atomic_file
+from gen.data.images import read_image
 from gen.data.samples import TRAIN, Sample
 from gen.engine import Engine
 from gen.errors import InvalidInput, ModelRefused
@@ -24,10 +25,12 @@ from jobs.device import rows_at_once
 from jobs.engine_loop import EngineLoop
 from jobs.row_budget import exact_rows
 from jobs.runner.items import Item, read_items
+from jobs.runner.judges import judges_of
 from jobs.runner.kinds import Files, Kind, kind_of, read_files
 from jobs.runner.ledger import Judged, Shard, ShardLog, verified, write_shard
 from jobs.runner.progress import Counter
-from jobs.runner.spec import Job, JobSpec
+from jobs.runner.spec import Job
+from jobs.tasks.anomaly_map import PICTURE
 from jobs.tasks.task import ItemSpec, Made
 
 if TYPE_CHECKING:
@@ -35,15 +38,8 @@ if TYPE_CHECKING:
 
 ROWS = "rows.json"  # in OUT: what the bits of a job's results depend on
 FULL = (errno.ENOSPC, errno.EDQUOT)
-Judges = Callable[[JobSpec, torch.device], Sequence[Gate]]
+Judges = Callable[[Job, Path, str], Sequence[Gate]]
 Attempt = tuple[ItemSpec, Any]  # what was asked for, and what the process returned
-
-
-def no_judges(spec: JobSpec, device: torch.device) -> Sequence[Gate]:
-    """Nothing is judged. Raises InvalidInput if the job asks for it."""
-    if spec.gates is not None:
-        raise InvalidInput("gates are asked for, but none is known here; leave them out")
-    return ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class Maker:
         ModelRefused, InvalidInput: the model cannot be loaded, or not for this task.
     """
 
-    def __init__(self, out: Path, job: Job, judges: Judges = no_judges, threads: int | None = None):
+    def __init__(self, out: Path, job: Job, judges: Judges = judges_of, threads: int | None = None):
         if threads is not None:
             torch.set_num_threads(threads)
         keep_freed_memory()
@@ -77,7 +73,7 @@ class Maker:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self._pipeline = self.kind.task.load(job.spec.model, device, dtype)
-        self._gates = judges(job.spec, device)
+        self._gates = judges(job, out, str(device))
         networks = checked_names(self._gates, self.kind.task.networks(self._pipeline))
         self._rows = settled_rows(out, lambda: self._exact_rows(networks))
         self._loop = EngineLoop(
@@ -145,13 +141,13 @@ class Maker:
                 raise InvalidInput(item.error)
             files = read_files(item, Path(self.job.root))
             spec = self.kind.check(self.job.spec, item, files)
-            process = self._process(item, spec)
+            process = self._process(item, spec, files)
         except Exception as error:
             log.fail(item, reason_of(error))
             return None
         return _Started(item, spec, files, self._loop.submit(process, exact=True))
 
-    def _process(self, item: Item, spec: Any) -> "Process[Gated[Attempt]]":
+    def _process(self, item: Item, spec: Any, files: Files) -> "Process[Gated[Attempt]]":
         """Attempts, each with a seed of its own; the first one's picture is decoded now."""
         task, job = self.kind.task, self.job.spec
         (asked,) = task.items(spec, item.id)
@@ -172,14 +168,15 @@ class Maker:
             lambda attempt: first if attempt == 0 else make(attempt),
             self._picture,
             self._gates,
-            Subject(item.labels, item.group, item.image, item.patient),
+            subject_of(item, files, getattr(spec, "operation", "")),
             job.max_attempts,
         )
 
     def _picture(self, attempt: Attempt) -> "Tensor":
-        if self.kind.picture is None:
-            raise InvalidInput(f"gates cannot judge what {self.kind.task.name} makes; leave them")
-        return self.kind.picture(attempt[1])
+        picture = self.kind.task.picture(attempt[1])
+        if picture is None:
+            raise InvalidInput(f"gates cannot judge what {self.kind.task.name} makes; drop them")
+        return picture
 
     def _finish(self, started: _Started, log: ShardLog) -> Sample | None:
         """Wait for the item and encode it; note why it has no sample."""
@@ -233,6 +230,16 @@ def settled_rows(out: Path, find: Callable[[], dict[str, int]]) -> dict[str, int
         with atomic_file(path, overwrite=True) as stream:
             stream.write(json.dumps(rows).encode())
         return rows
+
+
+def subject_of(item: Item, files: Files, operation: str) -> Subject:
+    """What the gates are told of an item; its source is decoded."""
+    source = None
+    if "image" in files:
+        pixels = read_image(files["image"], PICTURE).pixels
+        source = torch.from_numpy(pixels)[None, None]
+    kept = operation in ("insert", "remove", "classical")
+    return Subject(item.labels, item.group, item.image, item.patient, source, kept)
 
 
 def _ungated(process: "Process[Attempt]") -> "Process[Gated[Attempt]]":

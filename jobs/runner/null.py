@@ -90,6 +90,10 @@ class Null(Task):
 
         return settle()
 
+    def picture(self, result: "tuple[Tensor]") -> "Tensor":
+        """It is one."""
+        return result[0].float()
+
     def preview(self, pipeline: NullPipeline, latents: "Tensor") -> "Process[Tensor]":
         """As it is."""
         yield from ()

@@ -16,6 +16,7 @@ from gen.errors import Conflict, MedphantomError, ModelRefused
 from gen.store.catalogue import resolve
 from jobs.bars import Bars, Count, bars
 from jobs.runner.freeze import freeze
+from jobs.runner.judges import check_gates, teach
 from jobs.runner.kinds import kind_of
 from jobs.runner.ledger import SHARDS, note_file, survey, sweep, write_errors
 from jobs.runner.progress import forget, under_way
@@ -83,10 +84,12 @@ def run_job(
     spec = _placed(spec)
     out = Path(spec.out)
     _check_model(spec)
+    check_gates(spec)
     with _full_disk(out), bars() as drawn:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             job = _begin(spec, out, drawn)
+            teach(job, out, drawn)
             _make_missing(job, out, drawn, crew, retry_failed, on_outcome)
             drawn.say("writing errors.jsonl and report.json")
             write_errors(out, job)

@@ -15,7 +15,7 @@ from gen.data.samples import Sample, read_tar
 from gen.errors import Conflict, InvalidInput, ModelRefused
 from jobs.cli import app
 from jobs.runner.ledger import note_file, tar_file
-from jobs.runner.runner import Crew, Stopped, run_job
+from jobs.runner.runner import Crew, run_job
 from jobs.runner.spec import JobSpec, checked
 
 HERE = Crew(workers=0, threads=1)
@@ -201,10 +201,11 @@ def test_a_model_of_another_task_is_refused_before_anything_is_written(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_gates_that_are_not_known_stop_the_job(tmp_path: Path) -> None:
-    spec = null(write_prompts(tmp_path, 1), tmp_path / "out", gates={})
-    with pytest.raises(Stopped, match="gates"):
+def test_gates_are_checked_before_anything_is_made(tmp_path: Path) -> None:
+    spec = null(write_prompts(tmp_path, 1), tmp_path / "out", gates={"colour": 1})
+    with pytest.raises(InvalidInput, match="gates"):
         run_job(spec, crew=HERE)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_prints_the_report_and_status_agrees(tmp_path: Path) -> None:
