@@ -136,7 +136,7 @@ def bright(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
 def test_a_map_lies_on_the_pixels_of_its_picture(
     pipeline: AnomalyPipeline, monkeypatch: pytest.MonkeyPatch, height: int, width: int
 ) -> None:
-    monkeypatch.setattr(AnomalyPipeline, "methods", lambda self, suspicious: {"thor": bright})
+    monkeypatch.setattr(AnomalyPipeline, "methods", lambda self, *_: {"thor": bright})
     picture = np.full((height, width), 0.2, np.float32)
     rows, columns = slice(height // 8, height // 2), slice(width // 2, 7 * width // 8)
     picture[rows, columns] = 1
