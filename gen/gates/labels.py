@@ -1,7 +1,9 @@
 """Does it show what it was made to show? A classifier that was trained on real images must agree.
 
-Each finding has its own threshold, which a stated share of the real images that show it passes:
-probabilities of rare findings are low whatever is shown. A finding that the classifier does not
+Each finding has its own threshold, which a stated share of the real images that show it passes, for
+probabilities of rare findings are low whatever is shown. Where the finding is easily told, a lower
+one does: it still stops that share of images without the finding, and forgives images of another
+hospital, of which a classifier is less sure. A finding that the classifier does not
 know, or cannot tell, or that too few real images show, is not judged, and the verdict says so.
 """
 
@@ -36,6 +38,7 @@ class FindingThreshold(BaseModel):
 
     Args:
         threshold: the probability that an image which shall show it must reach.
+        passes_with: the share of images with the finding that reach it.
         num_shown, num_not_shown: real images it was found on.
         auroc: how well the classifier tells them apart.
         passes_without: the share of images without the finding that reach it all the same.
@@ -48,6 +51,7 @@ class FindingThreshold(BaseModel):
     num_shown: int
     num_not_shown: int
     auroc: Estimate
+    passes_with: Estimate
     passes_without: Estimate
 
 
@@ -82,7 +86,7 @@ def calibrate_labels(
         labels: N, what each shows.
         patients: whose they are, N.
         classifier: whose outputs the columns are.
-        true_positive_rate: share of the images that show a finding which shall pass.
+        true_positive_rate: least share of the images that show a finding which shall pass.
         seed: of the halves that the floor is measured on.
     """
     outputs = classifier.outputs
@@ -137,9 +141,12 @@ def _threshold(
     if not len(positive) or not len(negative):
         return f"{len(positive)} held-out images show it and {len(negative)} do not"
     try:
-        threshold = -conformal_quantile(-positive, 1 - rate)
+        threshold = min(
+            -conformal_quantile(-positive, 1 - rate), conformal_quantile(negative, 1 - rate)
+        )
     except InvalidInput:
-        return f"{len(positive)} held-out images show it, too few for a rate of {rate:g}"
+        counts = f"{len(positive)} held-out images show it, {len(negative)} do not"
+        return f"{counts}: too few for a rate of {rate:g}"
     area = auroc(scores, shown)
     if area.low <= 0.5:
         return f"the classifier cannot tell it: its AUROC is {area.value:.2f}, from {area.low:.2f}"
@@ -150,6 +157,7 @@ def _threshold(
         num_shown=len(positive),
         num_not_shown=len(negative),
         auroc=area,
+        passes_with=rate_of(positive >= threshold),
         passes_without=rate_of(negative >= threshold),
     )
 
@@ -246,8 +254,7 @@ class LabelsGate:
         line = found.threshold.threshold
         reason = (
             f"{found.threshold.finding} not seen: probability {found.probability:.3f};"
-            f" {self.calibration.true_positive_rate:.0%} of real images that show it reach"
-            f" {line:.3f}"
+            f" {found.threshold.passes_with.value:.0%} of real images that show it reach {line:.3f}"
         )
         told = None if found.passed else reason
         return Verdict(self.name, found.passed, found.probability, line, told, unjudged)

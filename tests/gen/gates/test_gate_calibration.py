@@ -28,7 +28,7 @@ CALIBRATION = GateCalibration(
         judged=(
             FindingThreshold(
                 finding="Edema", among="adults", threshold=0.1, num_shown=9, num_not_shown=9,
-                auroc=HALF, passes_without=HALF,
+                auroc=HALF, passes_with=HALF, passes_without=HALF,
             ),
         ),
         unjudged={"Hernia among adults": "rare"},
