@@ -28,6 +28,7 @@ from jobs import (
 )
 from jobs.anomaly import command as anomaly
 from jobs.audit import command as audit
+from jobs.augment import command as augment
 from jobs.runner import command as runner
 
 BAD_INPUT = 2  # the code of a wrong option, too
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.command)
 app.command("large")(large.command)
+app.add_typer(augment.commands, name="augment")
 app.add_typer(anomaly.commands, name="anomaly")
 app.add_typer(runner.commands, name="jobs")
 app.add_typer(models.commands, name="models")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gen.errors import InvalidInput
-from jobs.device import Precision, autocast
+from jobs.device import Precision, autocast, precise
 from jobs.minority_record import minority_of, minority_settings
 from jobs.targets import MixedPrecision
 
@@ -301,7 +301,8 @@ def make_exact(pipeline: "TextToCXRPipeline", record: "Record") -> "NDArray[np.f
     from gen.engine import Engine
 
     rows = int(record.settings["forward_rows"] or 1)
-    engine = Engine(pipeline.networks, rows, exact_rows=rows)
+    precision = Precision(str(record.settings.get("mixed_precision") or "no"))
+    engine = Engine(precise(pipeline.networks, precision), rows, exact_rows=rows)
     process = pipeline.process(
         record.prompt,
         negative_prompt=record.negative_prompt or None,

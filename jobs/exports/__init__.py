@@ -9,5 +9,6 @@ monai.py          MONAI datalist
 nnunet.py         nnU-Net raw
 coco.py           COCO instances
 dicom.py          a folder of DICOM objects
+formats.py        their names
 export.py         any of them, whole or not at all
 """

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 
 from gen.data.atomic import sync_folder
@@ -11,6 +10,7 @@ from gen.data.samples import Sample, read_shards, shards_in
 from gen.errors import InvalidInput
 from jobs.exports.coco import write_coco
 from jobs.exports.dicom import write_dicom_folder
+from jobs.exports.formats import ExportFormat
 from jobs.exports.imagefolder import write_imagefolder
 from jobs.exports.monai import write_monai
 from jobs.exports.nnunet import write_nnunet
@@ -18,18 +18,6 @@ from jobs.exports.parquet import write_parquet
 from jobs.exports.webdataset import write_webdataset
 
 Read = Callable[[], Iterable[Sample]]
-
-
-class ExportFormat(StrEnum):
-    """What a data set can be written as."""
-
-    IMAGEFOLDER = "imagefolder"
-    WEBDATASET = "webdataset"
-    PARQUET = "parquet"
-    MONAI = "monai"
-    NNUNET = "nnunet"
-    COCO = "coco"
-    DICOM = "dicom"
 
 
 _WRITERS: dict[ExportFormat, Callable[[Read, Path], None]] = {

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from gen.data.atomic import atomic_file
 from gen.errors import InvalidInput
-from gen.gates.gate import Gate
 from jobs.runner.spec import Job, JobSpec
 
 if TYPE_CHECKING:
+    from gen.gates.gate import Gate
     from jobs.bars import Bars
     from jobs.gates.config import GatesConfig
 
@@ -50,7 +50,7 @@ def teach(job: Job, out: Path, drawn: "Bars") -> None:
         stream.write(json.dumps({"folder": str(folder)}).encode())
 
 
-def judges_of(job: Job, out: Path, device: str) -> Sequence[Gate]:
+def judges_of(job: Job, out: Path, device: str) -> "Sequence[Gate]":
     """The gates of a job, with their networks."""
     config = check_gates(job.spec)
     if config is None:

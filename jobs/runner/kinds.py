@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gen.augmentation.operations import RULES, check_operation
 from gen.data.limits import Limits, read_bytes
 from gen.data.manifest import inside
 from gen.errors import InvalidInput
@@ -31,7 +32,8 @@ class Kind:
         task: that does it.
         needs: params of a job -> of these, a manifest must have one; without any, it may have none.
         operation: of the samples, unless the task's record tells.
-        spec_of: an item, with the files it is made from, as fields of the task's spec.
+        spec_of: an item, with the files it is made from, as fields of the task's spec; it is given
+            those that the job and the row say, too.
         names: of the files of a result that is a bundle, by what they are called in a sample.
         chest: its labels are findings of chest X-rays.
         at_once: items of a shard that are under way together; None fills the engine.
@@ -40,7 +42,7 @@ class Kind:
     task: Task
     needs: Callable[[Fields], tuple[str, ...]]
     operation: str
-    spec_of: Callable[[Item, Files], Fields]
+    spec_of: Callable[[Item, Files, Fields], Fields]
     names: dict[str, str]
     chest: bool = True
     at_once: int | None = None
@@ -52,7 +54,8 @@ class Kind:
             InvalidInput: the row lacks something, or breaks a rule; no value is quoted.
         """
         seed = item.seed(spec.seed, 0)
-        fields = {**spec.params, **self.spec_of(item, files), **item.fields}
+        given = {**spec.params, **item.fields}
+        fields = {**given, **self.spec_of(item, files, given)}
         try:
             return self.task.check({**fields, "model": spec.model, "seed": seed})
         except ValidationError as error:
@@ -112,26 +115,30 @@ def _base64(files: Files, name: str) -> str:
     return base64.b64encode(files[name]).decode()
 
 
-def _prompted(item: Item, files: Files) -> Fields:
+def _prompted(item: Item, files: Files, given: Fields) -> Fields:
     if item.prompt is None and "prompt" not in item.fields:
         raise InvalidInput("the row has neither a prompt nor labels; fill one in")
     return {} if item.prompt is None else {"prompt": item.prompt}
 
 
-def _augmented(item: Item, files: Files) -> Fields:
-    said = {} if item.prompt is None else {"prompt": item.prompt}
-    pictures = {"images": [_base64(files, "image")]} if "image" in files else {}
-    masks = {"masks": [_base64(files, "mask")]} if "mask" in files else {}
-    return {**pictures, **masks, **said}
+def _augmented(item: Item, files: Files, given: Fields) -> Fields:
+    """What the operation takes of what the row has."""
+    rules = RULES[check_operation(str(given.get("operation")))]
+    fields: Fields = {"images": [_base64(files, "image")]} if rules.picture else {}
+    if "mask" in files and rules.mask is not None:
+        fields["masks"] = [_base64(files, "mask")]
+    if item.prompt is not None and rules.prompt and not {"prompt", "labels"} & given.keys():
+        fields["prompt"] = item.prompt
+    return fields
 
 
-def _large(item: Item, files: Files) -> Fields:
+def _large(item: Item, files: Files, given: Fields) -> Fields:
     if item.prompt is not None:
         return {"text": item.prompt}
     return {"like": _base64(files, "image")} if files else {}
 
 
-def _mapped(item: Item, files: Files) -> Fields:
+def _mapped(item: Item, files: Files, given: Fields) -> Fields:
     return {"images": [_base64(files, "image")]}
 
 
@@ -140,7 +147,9 @@ def _of_words(params: Fields) -> tuple[str, ...]:
 
 
 def _of_augment(params: Fields) -> tuple[str, ...]:
-    return _of_words(params) if params.get("operation") == "synthesise" else ("image",)
+    if "operation" not in params:  # each row says its own
+        return ("image", "prompt", "labels")
+    return _of_words(params) if params["operation"] == "synthesise" else ("image",)
 
 
 def _of_large(params: Fields) -> tuple[str, ...]:

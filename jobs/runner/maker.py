@@ -21,7 +21,7 @@ from gen.errors import InvalidInput, ModelRefused
 from gen.gates.gate import Gate, Subject
 from gen.gates.gated import Gated, checked_names, gated
 from gen.types import Components, Process
-from jobs.device import rows_at_once
+from jobs.device import Precision, precise, rows_at_once
 from jobs.engine_loop import EngineLoop
 from jobs.row_budget import exact_rows
 from jobs.runner.items import Item, read_items
@@ -74,7 +74,8 @@ class Maker:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         self._pipeline = self.kind.task.load(job.spec.model, device, dtype)
         self._gates = judges(job, out, str(device))
-        networks = checked_names(self._gates, self.kind.task.networks(self._pipeline))
+        drawing = precise(self.kind.task.networks(self._pipeline), job.spec.mixed_precision)
+        networks = checked_names(self._gates, drawing)
         self._rows = settled_rows(out, lambda: self._exact_rows(networks))
         self._loop = EngineLoop(
             Engine(
@@ -189,7 +190,9 @@ class Maker:
                 log.fail(item, _refusal(found), len(found.attempts))
                 return None
             asked, result = found.result
-            settings = {"forward_rows": self._rows["exact_rows"]}
+            settings: dict[str, Any] = {"forward_rows": self._rows["exact_rows"]}
+            if self.job.spec.mixed_precision is not Precision.NO:
+                settings["mixed_precision"] = self.job.spec.mixed_precision.value
             made = self.kind.task.encode(self._pipeline, started.spec, asked, result, settings)
             return self._sample(started, made, found)
         except Exception as error:

@@ -15,6 +15,7 @@ from typing import Any
 from gen.errors import Conflict, MedphantomError, ModelRefused
 from gen.store.catalogue import resolve
 from jobs.bars import Bars, Count, bars
+from jobs.data_stores import data_set, is_named
 from jobs.runner.freeze import freeze
 from jobs.runner.judges import check_gates, teach
 from jobs.runner.kinds import kind_of
@@ -23,6 +24,7 @@ from jobs.runner.progress import forget, under_way
 from jobs.runner.report import write_report
 from jobs.runner.spec import Job, JobSpec, read_job, refuse_other
 from jobs.runner.worker import Outcome, make_here
+from jobs.settings import Settings
 from jobs.tasks.served import fits
 
 LOOK_S = 0.5  # between looks at what is under way
@@ -99,11 +101,24 @@ def run_job(
 def _placed(spec: JobSpec) -> JobSpec:
     """With absolute paths, so that it is the same job from wherever it is run."""
     manifest = spec.manifest
-    moved = {"path": str(Path(manifest.path).absolute())}
+    moved = {"path": _place(manifest.path)}
     if manifest.root is not None:
-        moved["root"] = str(Path(manifest.root).absolute())
-    placed = {"manifest": manifest.model_copy(update=moved), "out": str(Path(spec.out).absolute())}
+        moved["root"] = _place(manifest.root)
+    placed: dict[str, Any] = {
+        "manifest": manifest.model_copy(update=moved),
+        "out": str(Path(spec.out).absolute()),
+    }
+    if spec.gates is not None and "reference" in spec.gates:
+        placed["gates"] = {**spec.gates, "reference": _place(str(spec.gates["reference"]))}
     return spec.model_copy(update=placed)
+
+
+def _place(name: str) -> str:
+    """A path, or a data set of a configured store, as an absolute path."""
+    settings = Settings()
+    if is_named(name) and name.partition(":")[0] in settings.stores:
+        return str(data_set(name, settings.stores, settings.copies))
+    return str(Path(name).absolute())
 
 
 def _check_model(spec: JobSpec) -> None:

@@ -19,7 +19,8 @@ from gen.data.provenance import Record
 from gen.data.samples import Sample, write_tar
 from gen.errors import InvalidInput
 from jobs.exports.coco import run_lengths
-from jobs.exports.export import ExportFormat, export
+from jobs.exports.export import export
+from jobs.exports.formats import ExportFormat
 from jobs.exports.webdataset import write_webdataset
 
 BOX = np.s_[10:20, 5:25]  # of every mask
