@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from gen.data.atomic import atomic_file
 from jobs.audit.schema import Audit
+from jobs.pages import write_page
 
 NAMES = {
     "frechet": "Fréchet distance",
@@ -129,14 +128,6 @@ def write_report(path: Path, audit: Audit, pictures: dict[str, Any], plots: dict
         plots: data URIs `fidelity` (a list), `spectrum`, `confusion`, `copies`, or None.
     """
     report = audit.as_json()
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("page.html.jinja").render(
-        {**report, "summary": summary(report), "names": NAMES, "readings": READINGS},
-        limits=LIMITS,
-        pictures=pictures,
-        plots=plots,
-    )
-    with atomic_file(path, overwrite=True) as stream:
-        stream.write(page.encode())
+    values = {**report, "summary": summary(report), "names": NAMES, "readings": READINGS}
+    values |= {"limits": LIMITS, "pictures": pictures, "plots": plots}
+    write_page(path, Path(__file__).parent / "page.html.jinja", values)

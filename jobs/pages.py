@@ -1,0 +1,28 @@
+"""Reports as one self-contained page, of a template and the parts that all templates share."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gen.data.atomic import atomic_file
+
+PARTS = Path(__file__).parent / "page"
+
+
+def write_page(path: Path, template: Path, values: dict[str, Any]) -> None:
+    """Write a page; an older one is replaced.
+
+    Args:
+        path: of the HTML file.
+        template: may include what lies beside it and in `jobs/page/`.
+        values: by their names in the template; one that is missing is an error.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, PARTS]),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    page = environment.get_template(template.name).render(values)
+    with atomic_file(path, overwrite=True) as stream:
+        stream.write(page.encode())
