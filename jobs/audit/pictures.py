@@ -12,7 +12,7 @@ from gen.metrics.nearest import nearest
 from jobs.audit import plots
 from jobs.audit.schema import Audit, Omitted
 from jobs.audit.sets import ImageSet, Inputs
-from jobs.plots import forest, sheet
+from jobs.plots import forest, pair, sheet
 
 NUM_SAMPLES, NUM_EXTREMES = 12, 6
 SIDE = 192

@@ -126,9 +126,9 @@ def utility(
     medphantom evaluate utility synthetic/ --data DIR --out utility
     """
     config = UtilityConfig(
-        data, synthetic, out, parse_arms(arm or ()), parse_fractions(fractions), seeds, image_size,
-        training_steps, encoder=encoder, synthetic_share=synthetic_share,
-        pretraining_share=pretraining_share, num_views=views, min_positives=min_positives, seed=seed,
+        data, synthetic, out, parse_arms(arm or ()), parse_fractions(fractions), seeds,
+        image_size, training_steps, encoder=encoder, synthetic_share=synthetic_share, seed=seed,
+        pretraining_share=pretraining_share, num_views=views, min_positives=min_positives,
     )  # fmt: skip
     with bars() as drawn:
         figures = run_utility(config, drawn)

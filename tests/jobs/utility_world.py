@@ -17,7 +17,7 @@ ILL = "Effusion"
 
 
 def texture(ill: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(16, 16), noise, and if ill faint stripes at any phase; brightness and contrast say nothing."""
+    """(16, 16), noise, and if ill faint stripes; brightness and contrast say nothing."""
     wave = np.sin(np.arange(SIDE) * 1.6 + rng.uniform(0, 6.3))
     pixels = rng.normal(0, 1, (SIDE, SIDE)) + 0.9 * ill * wave
     bright = 128 + rng.normal(0, 25) + pixels * 25 * rng.uniform(0.6, 1.4)

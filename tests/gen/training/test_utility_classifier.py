@@ -1,4 +1,4 @@
-"""Courses of real and synthetic images: what a batch holds, and that a seed means one classifier."""
+"""Courses of real and synthetic images: what a batch holds, and that a seed is one classifier."""
 
 import numpy as np
 import torch
