@@ -1,4 +1,4 @@
-"""What differs between hosts, from the environment: MEDPHANTOM_DATA, _STORE, _RESULTS, _PACS."""
+"""What differs between hosts, from the environment: MEDPHANTOM_DATA, _STORE and so on."""
 
 from pathlib import Path
 
@@ -21,6 +21,10 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(None, description="SQLAlchemy URL of the database of jobs and keys")
     results: str | None = Field(None, description="Folder or fsspec URL of the results")
+    stores: dict[str, str] = Field(
+        default_factory=dict,
+        description="Folders or fsspec URLs of data sets by name, as JSON; jobs name them lab:cxr",
+    )
     pacs: dict[str, PACSSettings] = Field(
         default_factory=dict,
         description="By name, as JSON; or one variable each, as MEDPHANTOM_PACS__ARCHIVE__URL",
@@ -34,6 +38,11 @@ class Settings(BaseSettings):
         folder = self.data.expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return f"sqlite:///{folder / 'medphantom.db'}"
+
+    @property
+    def copies(self) -> Path:
+        """Where data sets are copied to from stores that are no local folders."""
+        return self.data.expanduser().resolve() / "copies"
 
     @property
     def results_root(self) -> str:

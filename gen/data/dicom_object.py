@@ -75,7 +75,9 @@ def _identify(dataset: Dataset, record: Record, kind: str) -> None:
     dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
     dataset.StudyID = short
-    dataset.StudyDescription = "Synthetic image, not of a patient"
+    # what was made from an image may show whom that shows
+    whose = "made from another image" if record.source_sha256 else "not of a patient"
+    dataset.StudyDescription = f"Synthetic image, {whose}"
     dataset.StudyInstanceUID = dicom_uid(record, "study")
     dataset.SeriesInstanceUID = dicom_uid(record, f"series-{kind}")
     dataset.SOPInstanceUID = dicom_uid(record, f"instance-{kind}")

@@ -94,6 +94,28 @@ def read_tar(path: str | Path) -> Iterator[Sample]:
         raise InvalidInput(f"{path} is no tar file of samples, or is cut short") from error
 
 
+def shards_in(folder: str | Path) -> list[Path]:
+    """The whole shards of the folder that a data set job has written, in order.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    found = sorted(Path(folder).glob("shards/shard-*.tar"))
+    whole = [path for path in found if path.with_suffix(".json").is_file()]
+    if not whole:
+        raise InvalidInput(
+            f"{folder} has no finished shard; name the folder that `medphantom jobs run` or "
+            "`medphantom augment run` has written"
+        )
+    return whole
+
+
+def read_shards(paths: Iterable[str | Path]) -> Iterator[Sample]:
+    """The samples of several shards. Raises what `read_tar` raises."""
+    for path in paths:
+        yield from read_tar(path)
+
+
 def _sample(key: str, files: dict[str, bytes], path: str | Path) -> Sample:
     try:
         meta = json.loads(files.pop(META))

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import logging
 import os
 import socket
 import time
@@ -10,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
-import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
+from object_store import s3_server, use_endpoint
 
 from gen.errors import InvalidInput, MedphantomError
 from jobs.sink import Sink
@@ -24,31 +21,9 @@ PNG = "image/png"
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
-    """A client of a real S3 server in this process, to which fsspec's s3:// leads, too."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    host, port = server.get_host_and_port()
-    arguments = {
-        "endpoint_url": f"http://{host}:{port}",
-        "aws_access_key_id": "test",
-        "aws_secret_access_key": "test",
-        "region_name": "us-east-1",
-    }
-    client = boto3.client("s3", **arguments)
-    client.create_bucket(Bucket="results")
-    with pytest.MonkeyPatch.context() as patch:
-        use_endpoint(patch, arguments["endpoint_url"])
+    """A client of a real S3 server."""
+    with s3_server("results") as client:
         yield client
-    client.close()
-    server.stop()
-
-
-def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
-    """Where s3:// leads."""
-    once = {"retries": {"max_attempts": 0}}
-    options = {"endpoint_url": url, "key": "test", "secret": "test", "config_kwargs": once}
-    patch.setitem(fsspec.config.conf, "s3", options)
 
 
 @pytest.fixture(params=["folder", "s3"])
