@@ -109,6 +109,9 @@ def _read(
         except MedphantomError as error:
             notes.add("image(s) cannot be read", f"{each.name} ({error})")
             continue
+        if min(stored.shape) < side:  # enlarged it would be blurred, and blur tells sources apart
+            notes.add(f"image(s) are stored below {side} pixels a side, and left out", each.name)
+            continue
         small = np.round(fit(stored, side, each.orig_size) * 255).astype(np.uint8)
         pixels.append(torch.from_numpy(small)[None])
         labels.append(each.labels)

@@ -160,16 +160,18 @@ def materials(
     view: View | None = None,
 ) -> "Iterator[tuple[tuple[float, int], Material]]":
     """What classifiers of each share and seed may be shown."""
+    import numpy as np
     import torch
 
     from gen.training.utility_classifier import Pool
 
     stated = torch.from_numpy(sets.train.stated(sets.classes))
     plain = sets.train.pixels[:, None]
-    views = plain
+    used = np.unique(np.concatenate([share.rows for share in shares.values()]))
+    views = plain[used]
     if set(config.arms) & set(CLASSICAL_ARMS):
         views = draw_views(
-            sets.train.pixels, config.num_views, config.out / "views",
+            sets.train.pixels[used], config.num_views, config.out / "views",
             drawn.bar("transforming real images"), view,
         )  # fmt: skip
     synthetic = Pool(
@@ -180,7 +182,7 @@ def materials(
             key,
             Material(
                 Pool(plain[share.rows], stated[share.rows]),
-                Pool(views[share.rows], stated[share.rows]),
+                Pool(views[np.searchsorted(used, share.rows)], stated[share.rows]),
                 synthetic,
                 config.synthetic_share,
                 config.pretraining_share,

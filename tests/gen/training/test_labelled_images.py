@@ -65,6 +65,9 @@ def test_images_that_cannot_be_read_are_named_and_never_black(tmp_path: Path) ->
     assert found.pixels.float().std() > 0
     assert any("cannot be read; the first: a.png" in line for line in notes.lines())
     assert any("Gout" in line for line in notes.lines())
+    with pytest.raises(InvalidInput, match="no labelled image"):
+        read_real_images(folder, "train", 9, notes)
+    assert notes.lines()[-1].startswith("1 image(s) are stored below 9 pixels a side")
     (folder / "c.png").write_bytes(b"no picture")
     with pytest.raises(InvalidInput, match="no labelled image of the split 'val'"):
         read_real_images(folder, "val", 4, notes)
