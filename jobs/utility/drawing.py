@@ -80,7 +80,7 @@ def _classes(result: dict[str, Any]) -> str:
     chosen = f"{MIXED} - {REAL}" if f"{MIXED} - {REAL}" in names else names[0]
     rows = [(name, each["auroc"]) for name, each in result["gaps"][chosen]["classes"].items()]
     arm = NAMES[chosen.removesuffix(f" - {REAL}")]
-    return forest(rows, _title(result, f"AUROC by class, {arm}, less real only"), zero=True)
+    return forest(rows, _title(result, f"AUROC by class, less real only:\n{arm}"), zero=True)
 
 
 def _missed(result: dict[str, Any]) -> str | None:
