@@ -1,12 +1,10 @@
-"""Classifiers of tiles, each trained once: what it says of held-out tiles is kept.
+"""Classifiers of tiles, each trained once: what it says of held-out tiles is kept."""
 
-A file's name is the hash of all that its numbers depend on, the pixels among it.
-"""
-
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jobs.kept_arrays import KeptArrays, identity_of
 
 if TYPE_CHECKING:  # torch is imported when something is trained
     import numpy as np
@@ -30,38 +28,27 @@ class ClassifierRuns:
     def __init__(self, folder: Path, num_classes: int, config: "TileClassifierConfig") -> None:
         import torch
 
-        folder.mkdir(exist_ok=True)
-        self._folder, self._num_classes, self._config = folder, num_classes, config
+        self._kept = KeptArrays(folder)
+        self._num_classes, self._config = num_classes, config
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def probabilities(
         self, tiles: "TrainingTiles", held_out: "Tensor", seed: int
     ) -> "NDArray[np.floating]":
         """What a classifier trained on the tiles says of pictures (M, 3, S, S) uint8: (M, K)."""
-        import numpy as np
-
-        from gen.data.atomic import atomic_file
         from gen.training.tile_classifier import class_probabilities, train_tile_classifier
 
-        file = self._folder / f"{self._identity(tiles, held_out, seed)}.npy"
-        if not file.exists():
+        def train() -> "NDArray[np.floating]":
             network = train_tile_classifier(
                 tiles, self._num_classes, self._config, seed, self._device
             )
-            with atomic_file(file) as stream:
-                np.save(stream, class_probabilities(network, held_out))
-        kept: NDArray[np.floating] = np.load(file, allow_pickle=False)
-        return kept
+            return class_probabilities(network, held_out)
 
-    def _identity(self, tiles: "TrainingTiles", held_out: "Tensor", seed: int) -> str:
         settings = (
             self._config.model_dump_json(), self._num_classes, seed, tiles.augmented,
-            tuple(tiles.pictures.shape), tiles.labels.tolist(),
+            tiles.labels.tolist(),
         )  # fmt: skip
-        digest = hashlib.sha256(repr(settings).encode())
-        for pixels in (tiles.pictures, held_out):
-            digest.update(pixels.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return self._kept.get(identity_of(settings, (tiles.pictures, held_out)), train)
 
     def seconds_each(self, images: "Tensor") -> float:
         """How long a training will take, by a few steps on any pictures (N, 3, S, S) uint8."""

@@ -27,6 +27,7 @@ from jobs.audit.command import (
     prepare,
 )
 from jobs.bars import bars
+from jobs.utility.command import utility
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.data.captions import Labels
@@ -42,6 +43,7 @@ commands.command("large")(evaluate_large.command)
 commands.command("membership")(membership.membership)
 commands.command("rarity")(rarity.command)
 commands.command("reidentification")(reidentification.reidentification)
+commands.command("utility")(utility)
 commands.command("variations")(variations.variations)
 
 

@@ -1,4 +1,4 @@
-"""Reports for people: one self-contained HTML file, in one style."""
+"""Reports as one self-contained page, of a template and the parts that all templates share."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +8,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gen.data.atomic import atomic_file
 
+PARTS = Path(__file__).parent / "page"
+
 
 def write_page(path: Path, template: Path, values: Mapping[str, Any]) -> None:
-    """Fill a template, which may include `page_style.html.jinja`; an older page is replaced."""
-    folders = [template.parent, Path(__file__).parent]
+    """Write a page; an older one is replaced.
+
+    Args:
+        path: of the HTML file.
+        template: may include what lies beside it and in `jobs/page/`.
+        values: by their names in the template; one that is missing is an error.
+    """
     environment = Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader([template.parent, PARTS]),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     page = environment.get_template(template.name).render(values)
     with atomic_file(path, overwrite=True) as stream:

@@ -1,7 +1,6 @@
 """`medphantom evaluate variations`: do drawn variations of training tiles improve a classifier?"""
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from jobs.bars import Bars, bars
 from jobs.classifier_runs import ClassifierRuns
 from jobs.device import Precision
 from jobs.drawn_variations import DrawnVariations, VariationConfig
+from jobs.fractions import parse_fractions
 from jobs.targets import MixedPrecision, interval
 
 if TYPE_CHECKING:  # torch is imported when something is measured
@@ -45,7 +45,7 @@ GAPS = ((CLASSICAL, REAL), (VARIED, REAL), (BOTH, REAL), (BOTH, CLASSICAL))
 
 
 @dataclass(frozen=True)
-class UtilityConfig:
+class TileUtilityConfig:
     """Which tiles, which shares of them, and what is made of them; `out` is a folder."""
 
     data: Path
@@ -61,24 +61,7 @@ class UtilityConfig:
     drawing: VariationConfig = field(default_factory=VariationConfig)
 
 
-def parse_fractions(text: str) -> tuple[float, ...]:
-    """Shares in order, of text such as "0.05,0.2,1".
-
-    Raises:
-        InvalidInput: one is no number, or not above 0 and at most 1.
-    """
-    try:
-        found = tuple(sorted({float(each) for each in re.split(r"[,\s]+", text.strip())}))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < each <= 1 for each in found):
-        raise InvalidInput(
-            f"fractions is {text!r}, but must be shares above 0 and at most 1, as 0.05,0.2,1"
-        )
-    return found
-
-
-def measure_variations(config: UtilityConfig, drawn: Bars) -> dict[str, Any]:
+def measure_variations(config: TileUtilityConfig, drawn: Bars) -> dict[str, Any]:
     """Accuracy and macro AUROC on held-out tiles of classifiers that were shown more or less.
 
     Of each fraction and seed the same tiles are shown in all arms: alone, turned and jittered, with
@@ -144,10 +127,10 @@ def find_groups(images: "Tensor", folder: Path, drawn: Bars) -> list[int]:
 
 
 def draw_rows(
-    config: UtilityConfig, tiles: "LabelledTiles", groups: Sequence[int], split: "Split"
+    config: TileUtilityConfig, tiles: "LabelledTiles", groups: Sequence[int], split: "Split"
 ) -> "dict[tuple[float, int], Rows]":
     """The training tiles of each fraction and seed."""
-    from gen.training.labelled_tiles import draw_fraction
+    from gen.training.fractions import draw_fraction
 
     return {
         (fraction, seed): draw_fraction(tiles.labels, groups, split.train, fraction, seed)
@@ -156,13 +139,13 @@ def draw_rows(
     }
 
 
-def seeds_of(config: UtilityConfig) -> range:
+def seeds_of(config: TileUtilityConfig) -> range:
     """Of the classifiers."""
     return range(config.seed, config.seed + config.num_seeds)
 
 
 def draw_pictures(
-    config: UtilityConfig,
+    config: TileUtilityConfig,
     tiles: "LabelledTiles",
     images: "Tensor",
     chosen: "dict[tuple[float, int], Rows]",
@@ -199,7 +182,7 @@ def draw_pictures(
     }
 
 
-def load_store(config: UtilityConfig) -> DrawnVariations:
+def load_store(config: TileUtilityConfig) -> DrawnVariations:
     """The variations that the model draws."""
     import torch
 
@@ -211,7 +194,7 @@ def load_store(config: UtilityConfig) -> DrawnVariations:
 
 
 def _foretell(
-    config: UtilityConfig,
+    config: TileUtilityConfig,
     num_variations: int,
     seconds_each: float,
     images: "Tensor",
@@ -229,7 +212,7 @@ def _foretell(
 
 
 def train_arms(
-    config: UtilityConfig,
+    config: TileUtilityConfig,
     pictures: "dict[int, Tensor]",
     tiles: "LabelledTiles",
     held_out: "Tensor",
@@ -260,7 +243,7 @@ def _figures(
     fraction: float,
     found: "dict[tuple[float, str], NDArray[np.floating]]",
     held_out: "HeldOut",
-    config: UtilityConfig,
+    config: TileUtilityConfig,
 ) -> dict[str, Any]:
     """Each arm's figures, and by how much one arm's exceed another's."""
     from gen.metrics.paired import compare
@@ -339,7 +322,7 @@ def variations(
 
     medphantom evaluate variations --data DIR --pattern 'tiles/*' --out figures --json
     """
-    config = UtilityConfig(
+    config = TileUtilityConfig(
         data, out, pattern, label, parse_fractions(fractions), seeds, variations, image_size,
         training_steps, seed,
         VariationConfig(model, steps, guidance, microns_per_pixel, seed, mixed_precision),

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from gen.data.captions import NORMAL, Labels, labels_of
 from gen.data.manifest import MANIFEST, METADATA, Row, inside, read_manifest, read_metadata
+from gen.data.notes import Notes
 from gen.data.prompt_labels import labels_in
 from gen.errors import InvalidInput, UnsafeFile
 
@@ -85,20 +86,6 @@ class Collection:
     omissions: list[str]
 
 
-class _Notes:
-    """Counts what was left out, and keeps the first example of each kind."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, str]] = {}
-
-    def add(self, what: str, example: str) -> None:
-        count, first = self._seen.get(what, (0, example))
-        self._seen[what] = (count + 1, first)
-
-    def lines(self) -> list[str]:
-        return [f"{n} {what}; the first: {first}" for what, (n, first) in self._seen.items()]
-
-
 def read_collection(source: str | Path, split: str | None = None) -> Collection:
     """List the images of a source.
 
@@ -113,7 +100,7 @@ def read_collection(source: str | Path, split: str | None = None) -> Collection:
         InvalidInput: the source or its split holds no image, or its table is damaged.
         UnsafeFile: a path leaves the folder.
     """
-    source, notes = Path(source), _Notes()
+    source, notes = Path(source), Notes()
     table = _table_of(source, notes)
     if table is None:
         items = list(_from_pictures(source, split, notes))
@@ -153,7 +140,7 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def _table_of(source: Path, notes: _Notes) -> Path | None:
+def _table_of(source: Path, notes: Notes) -> Path | None:
     """The file that describes a source's images; None for pictures alone."""
     if source.is_dir():
         named = [source / name for name in (MANIFEST, METADATA) if (source / name).is_file()]
@@ -192,7 +179,7 @@ def _columns(table: Path) -> set[str]:
     return set(next(csv.reader([first]), []))
 
 
-def _from_pictures(root: Path, split: str | None, notes: _Notes) -> Iterator[Item]:
+def _from_pictures(root: Path, split: str | None, notes: Notes) -> Iterator[Item]:
     for path in root.glob(f"*/{METADATA}"):
         notes.add(
             f"{METADATA} file(s) below the folder are not read: name their folder instead",
@@ -204,7 +191,7 @@ def _from_pictures(root: Path, split: str | None, notes: _Notes) -> Iterator[Ite
         yield Item(_safe(root, name), name, None, labels, None, None, None)
 
 
-def _from_manifest(root: Path, split: str | None, notes: _Notes) -> Iterator[Item]:
+def _from_manifest(root: Path, split: str | None, notes: Notes) -> Iterator[Item]:
     for row in _of_split(read_manifest(root), lambda row: row.split, split, root / MANIFEST):
         size = (row.orig_height, row.orig_width) if row.orig_height and row.orig_width else None
         yield Item(
@@ -218,7 +205,7 @@ def _from_manifest(root: Path, split: str | None, notes: _Notes) -> Iterator[Ite
         )
 
 
-def _manifest_labels(row: Row, notes: _Notes) -> Labels | None:
+def _manifest_labels(row: Row, notes: Notes) -> Labels | None:
     if not row.findings:
         return _asked_for(row.file, row.prompt, notes)
     fields = {"file": row.file, "findings": "|".join(row.findings)}
@@ -233,7 +220,7 @@ def _manifest_labels(row: Row, notes: _Notes) -> Labels | None:
         return None
 
 
-def _from_table(table: Path, split: str | None, notes: _Notes) -> Iterator[Item]:
+def _from_table(table: Path, split: str | None, notes: Notes) -> Iterator[Item]:
     root = table.parent
     rows = _json_lines(table, notes) if table.name == METADATA else _csv_rows(table)
     column = _path_column(table, rows, notes)
@@ -253,7 +240,7 @@ def _from_table(table: Path, split: str | None, notes: _Notes) -> Iterator[Item]
         )
 
 
-def _json_lines(table: Path, notes: _Notes) -> list[Cells]:
+def _json_lines(table: Path, notes: Notes) -> list[Cells]:
     """The rows of metadata.jsonl; other writers may leave out the last end of line."""
     rows = dict(read_metadata(table.parent))
     tail = table.read_text(encoding="utf-8").split("\n")[-1]
@@ -281,14 +268,14 @@ def _csv_rows(table: Path) -> list[Cells]:
     return rows
 
 
-def _path_column(table: Path, rows: list[Cells], notes: _Notes) -> str:
+def _path_column(table: Path, rows: list[Cells], notes: Notes) -> str:
     columns = [name for name in PATHS if rows and name in rows[0]]
     for other in columns[1:]:
         notes.add(f"path column(s) of {table.name} are not read, {columns[0]} is", other)
     return columns[0] if columns else PATHS[0]
 
 
-def _table_labels(name: str, row: Cells, notes: _Notes) -> Labels | None:
+def _table_labels(name: str, row: Cells, notes: Notes) -> Labels | None:
     column = next((each for each in LABELS if row.get(each) not in (None, "", "nan")), None)
     if column is None:
         return _asked_for(name, _text(row, PROMPTS), notes)
@@ -317,9 +304,7 @@ def _chexpert(cell: Any) -> dict[str, float]:
     return stated
 
 
-def _named(
-    name: str, stated: Mapping[str, float], view: str | None, notes: _Notes
-) -> Labels | None:
+def _named(name: str, stated: Mapping[str, float], view: str | None, notes: Notes) -> Labels | None:
     """CheXpert's labels by our names; None where they are none or contradict one another."""
     positive = {each for each, value in stated.items() if value == 1}
     for each in sorted(stated):
@@ -339,7 +324,7 @@ def _named(
     return Labels(tuple(sorted(found)), view)
 
 
-def _asked_for(name: str, prompt: str | None, notes: _Notes) -> Labels | None:
+def _asked_for(name: str, prompt: str | None, notes: Notes) -> Labels | None:
     """Labels of an image that states none."""
     if prompt is None:
         notes.add("image(s) have neither labels nor a prompt", name)
@@ -365,7 +350,7 @@ def _of_split(
     return chosen
 
 
-def _without_repeats(items: list[Item], notes: _Notes) -> list[Item]:
+def _without_repeats(items: list[Item], notes: Notes) -> list[Item]:
     """Each file once: a repeated one would narrow every estimate without adding to it."""
     seen: set[Path] = set()
     kept = []
@@ -384,7 +369,7 @@ def _is_benchmark(table: Path) -> bool:
     return "annotated_prompt" in columns and not columns.intersection(MADE)
 
 
-def _without_repeated_prompts(items: list[Item], notes: _Notes) -> list[Item]:
+def _without_repeated_prompts(items: list[Item], notes: Notes) -> list[Item]:
     """Each prompt once, as CheXGenBench compares: one made image stands for one prompt."""
     first: dict[str | None, Item] = {}
     for item in items:

@@ -19,6 +19,7 @@ from torch import Tensor
 from gen.data.images import read_colour
 from gen.data.manifest import MANIFEST, inside
 from gen.errors import InvalidInput, MedphantomError
+from gen.training.fractions import drawn_groups
 
 HELD_OUT_SHARE = 0.25  # of the groups of each class, where a manifest has no splits
 TRAIN = "train"
@@ -142,7 +143,7 @@ def split_tiles(tiles: LabelledTiles, groups: Sequence[int], seed: int = 0) -> S
     if TRAIN in tiles.splits and any(each != TRAIN for each in tiles.splits):
         train = np.array([each == TRAIN for each in tiles.splits])
     else:
-        train = ~np.isin(numbers, _drawn_groups(tiles.labels, numbers, HELD_OUT_SHARE, seed))
+        train = ~np.isin(numbers, drawn_groups(tiles.labels, numbers, HELD_OUT_SHARE, seed))
     copies = train & np.isin(numbers, numbers[~train])
     sides = np.flatnonzero(train & ~copies), np.flatnonzero(~train)
     for name, chosen in zip(("to train on", "held out"), sides, strict=True):
@@ -153,26 +154,3 @@ def split_tiles(tiles: LabelledTiles, groups: Sequence[int], seed: int = 0) -> S
                 " out; give more tiles, or a split of whole classes in the manifest"
             )
     return Split(*sides, int(copies.sum()))
-
-
-def draw_fraction(
-    labels: NDArray[np.intp], groups: Sequence[int], rows: NDArray[np.intp], share: float, seed: int
-) -> NDArray[np.intp]:
-    """Those of the rows that are of a drawn share of the groups of each class, one at least.
-
-    With one seed, a smaller share is part of a larger one.
-    """
-    numbers = np.array(groups)
-    chosen = _drawn_groups(labels[rows], numbers[rows], share, seed)
-    return rows[np.isin(numbers[rows], chosen)]
-
-
-def _drawn_groups(
-    labels: NDArray[np.intp], groups: NDArray[np.intp], share: float, seed: int
-) -> NDArray[np.intp]:
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        names = rng.permutation(np.unique(groups[labels == label]))
-        chosen.append(names[: max(1, round(share * len(names)))])
-    return np.concatenate(chosen)

@@ -10,28 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from gen.models.cxr_encoder import CXREncoder
-from gen.training.loop import learning_rate_factor, step_generator
+from gen.training.classifier_loop import ClassifierConfig, Lesson, teach
 from gen.training.tissue import turn
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2
 
 
-class TileClassifierConfig(BaseModel):
-    """How a classifier is trained, whatever it is shown."""
+class TileClassifierConfig(ClassifierConfig):
+    """How a classifier of tiles is trained, whatever it is shown."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    image_size: int = Field(128, ge=16, description="Side in pixels of what it sees")
-    widths: tuple[int, ...] = (8, 16, 32, 64)
-    num_steps: int = Field(300, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    num_warmup_steps: int = Field(20, ge=0)
     jitter: float = Field(0.15, ge=0, lt=1, description="Largest change of colours, if augmented")
 
 
@@ -94,19 +86,12 @@ def train_tile_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = CXREncoder(config.image_size, config.widths, num_classes, 3).to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
-    for step in range(config.num_steps):
-        images, labels = tiles.draw(config.batch_size, config.jitter, step_generator(seed, step))
-        loss = F.cross_entropy(network(images.to(device)), labels.to(device))
-        factor = learning_rate_factor(step, config.num_warmup_steps, config.num_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        report(step + 1)
+
+    def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return tiles.draw(count, config.jitter, generator)
+
+    lesson = Lesson(draw, F.cross_entropy, config.num_steps)
+    teach(network, [lesson], config, seed, report)
     return network.eval()
 
 

@@ -12,6 +12,7 @@ from gen.metrics.nearest import nearest
 from jobs.audit import plots
 from jobs.audit.schema import Audit, Omitted
 from jobs.audit.sets import ImageSet, Inputs
+from jobs.plots import forest, pair, sheet
 
 NUM_SAMPLES, NUM_EXTREMES = 12, 6
 SIDE = 192
@@ -62,7 +63,7 @@ def _forest(audit: Audit, name: str, title: str) -> str | None:
         for label, group in groups.items()
         if not isinstance(group, Omitted)
     ]
-    return plots.forest(rows, title) if rows else None
+    return forest(rows, title) if rows else None
 
 
 def _drawn(images: ImageSet, seed: int) -> NDArray[np.intp]:
@@ -85,7 +86,7 @@ def _extremes(inputs: Inputs) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def _sheet(images: ImageSet, rows: NDArray[np.intp], num_columns: int) -> str:
     pictures = read_thumbnails(images.part(rows).items, SIDE).images
-    return plots.sheet(pictures[:, 0].numpy(), min(num_columns, len(pictures)))
+    return sheet(pictures[:, 0].numpy(), min(num_columns, len(pictures)))
 
 
 def _pairs(inputs: Inputs, audit: Audit) -> list[dict[str, str]]:
@@ -96,10 +97,10 @@ def _pairs(inputs: Inputs, audit: Audit) -> list[dict[str, str]]:
     theirs = {item.name: item for item in searched.items}
     flagged = set(audit.copies.flagged)
     shown = []
-    for pair in audit.copies.pairs:
-        items = [ours[pair.synthetic], theirs[pair.training]]
+    for each in audit.copies.pairs:
+        items = [ours[each.synthetic], theirs[each.training]]
         pictures = read_thumbnails(items, SIDE).images[:, 0].numpy()
-        verdict = "above the threshold" if pair.synthetic in flagged else "usual"
-        caption = f"{pair.synthetic} and {pair.training}: {pair.similarity:.2f}, {verdict}"
-        shown.append({"picture": plots.pair(*pictures), "caption": caption})
+        verdict = "above the threshold" if each.synthetic in flagged else "usual"
+        caption = f"{each.synthetic} and {each.training}: {each.similarity:.2f}, {verdict}"
+        shown.append({"picture": pair(*pictures), "caption": caption})
     return shown

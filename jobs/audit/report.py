@@ -129,5 +129,5 @@ def write_report(path: Path, audit: Audit, pictures: dict[str, Any], plots: dict
     """
     report = audit.as_json()
     values = {**report, "summary": summary(report), "names": NAMES, "readings": READINGS}
-    shown = {"limits": LIMITS, "pictures": pictures, "plots": plots}
-    write_page(path, Path(__file__).with_name("page.html.jinja"), values | shown)
+    values |= {"limits": LIMITS, "pictures": pictures, "plots": plots}
+    write_page(path, Path(__file__).parent / "page.html.jinja", values)

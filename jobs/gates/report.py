@@ -18,7 +18,7 @@ from gen.data.samples import Sample, read_tar
 from gen.data.transforms import fit
 from gen.errors import InvalidInput
 from gen.gates.calibration import GateCalibration, read_calibration
-from jobs.audit import plots
+from jobs import plots
 from jobs.audit.schema import Planted
 from jobs.gates.calibrate import CALIBRATION, PLANTED
 from jobs.gates.figures import Acceptance, Quality, quality

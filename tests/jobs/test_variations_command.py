@@ -23,7 +23,8 @@ from jobs.classifier_runs import ClassifierRuns
 from jobs.cli import app
 from jobs.device import Precision
 from jobs.drawn_variations import DrawnVariations, VariationConfig
-from jobs.variations import ARMS, UtilityConfig, measure_variations, parse_fractions
+from jobs.fractions import parse_fractions
+from jobs.variations import ARMS, TileUtilityConfig, measure_variations
 from pipelines.large_image import LargeImagePipeline
 from pipelines.tile_variation import tile_variation
 
@@ -55,25 +56,25 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(
     tiles: Path, tiny_large_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> UtilityConfig:
+) -> TileUtilityConfig:
     out = tmp_path_factory.mktemp("out") / "kept"
     drawing = VariationConfig(str(tiny_large_model), STEPS)
-    return UtilityConfig(tiles, out, fractions=(0.25, 1.0), num_seeds=2, num_variations=1,
+    return TileUtilityConfig(tiles, out, fractions=(0.25, 1.0), num_seeds=2, num_variations=1,
                          image_size=16, num_training_steps=1,
                          drawing=drawing)  # fmt: skip
 
 
-def measure(config: UtilityConfig) -> dict[str, Any]:
+def measure(config: TileUtilityConfig) -> dict[str, Any]:
     with bars() as drawn:
         return measure_variations(config, drawn)
 
 
-def files_of(config: UtilityConfig) -> dict[Path, int]:
+def files_of(config: TileUtilityConfig) -> dict[Path, int]:
     """Every file and when it was written."""
     return {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
 
 
-def test_every_arm_is_measured_and_nothing_is_done_twice(config: UtilityConfig) -> None:
+def test_every_arm_is_measured_and_nothing_is_done_twice(config: TileUtilityConfig) -> None:
     figures = measure(config)
     assert figures["num_groups"] == 12
     assert figures["num_training_tiles"] == 8
@@ -97,7 +98,7 @@ def test_every_arm_is_measured_and_nothing_is_done_twice(config: UtilityConfig) 
 
 
 def test_only_tiles_of_the_fraction_are_varied_and_the_rest_is_drawn_when_asked_for(
-    config: UtilityConfig, tmp_path: Path
+    config: TileUtilityConfig, tmp_path: Path
 ) -> None:
     few = replace(config, out=tmp_path / "few", fractions=(0.2,))
     measure(few)
@@ -109,7 +110,7 @@ def test_only_tiles_of_the_fraction_are_varied_and_the_rest_is_drawn_when_asked_
 
 
 def test_a_variation_is_the_tile_drawn_anew_and_knows_its_origin(
-    config: UtilityConfig, tmp_path: Path
+    config: TileUtilityConfig, tmp_path: Path
 ) -> None:
     pipeline = LargeImagePipeline.from_pretrained(config.drawing.model)
     original = tile(0, True)
@@ -147,7 +148,7 @@ def test_a_variation_is_the_tile_drawn_anew_and_knows_its_origin(
 
 
 def test_work_that_was_interrupted_goes_on_where_it_stopped(
-    config: UtilityConfig, tmp_path: Path
+    config: TileUtilityConfig, tmp_path: Path
 ) -> None:
     pipeline = LargeImagePipeline.from_pretrained(config.drawing.model)
     tiles = [tile(i, False) for i in range(10)]

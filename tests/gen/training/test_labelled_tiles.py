@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gen.errors import InvalidInput, UnsafeFile
+from gen.training.fractions import draw_fraction
 from gen.training.labelled_tiles import (
     LabelledTiles,
-    draw_fraction,
     read_labelled_tiles,
     split_tiles,
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs import plots as drawing
 from jobs.audit import plots
 from jobs.audit.report import summary, write_report
 from jobs.audit.schema import Audit
@@ -93,7 +94,7 @@ def report() -> dict[str, Any]:
 
 
 def write(path: Path, report: dict[str, Any], **drawn: Any) -> str:
-    sheet = plots.sheet(PICTURES, 3, 16)
+    sheet = drawing.sheet(PICTURES, 3, 16)
     pictures = {"synthetic": sheet, "real": sheet, "best": sheet, "worst": sheet, "pairs": []}
     nothing = {"fidelity": [], "spectrum": None, "confusion": None, "copies": None}
     audit = Audit.model_validate(report)
@@ -104,12 +105,12 @@ def write(path: Path, report: dict[str, Any], **drawn: Any) -> str:
 def test_the_page_stands_alone_and_gives_every_figure(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
-    pair = {"picture": plots.pair(PICTURES[0], PICTURES[1]), "caption": "a.png"}
+    pair = {"picture": drawing.pair(PICTURES[0], PICTURES[1]), "caption": "a.png"}
     page = write(
         tmp_path / "audit.html",
         report,
         pictures={"pairs": [pair]},
-        fidelity=[plots.forest([("overall", figure(6, 2)), ("men", figure(5))], "Fréchet"), None],
+        fidelity=[drawing.forest([("overall", figure(6, 2)), ("men", figure(5))], "Fréchet"), None],
         spectrum=plots.spectrum(report["fidelity"]["spectrum"]),
         confusion=plots.confusion(
             np.array([[0.9, 0.5], [0.2, 0.7]]), ["Mass", "Nodule"], ["Mass", "Nodule"]
@@ -155,7 +156,7 @@ def test_a_page_of_omissions_says_each_of_them(report: dict[str, Any], tmp_path:
 
 def test_a_sheet_holds_the_pictures_in_their_places() -> None:
     flat = np.stack([np.full((8, 8), level, np.uint8) for level in (0, 120, 240)])
-    data = base64.b64decode(plots.sheet(flat, 2, 16).split(",")[1])
+    data = base64.b64decode(drawing.sheet(flat, 2, 16).split(",")[1])
     pixels = np.asarray(Image.open(io.BytesIO(data), formats=("JPEG",)))
     assert pixels.shape == (32, 32)
     assert [pixels[8, 8], pixels[8, 24], pixels[24, 8]] == pytest.approx([0, 120, 240], abs=6)
