@@ -94,7 +94,7 @@ class _Bench:
 
         rates: dict[str, list[float]] = {"engine": [], "one": [], "two": []}
         report = drawn.bar("measuring")
-        with _Bare(self._spec()) as bare, cluster(2, 1, None):
+        with BareEngine(self._spec()) as bare, cluster(2, 1, None):
             bare.make(2)  # the first forward allocates
             for number in range(rounds):
                 made: dict[str, dict[str, bytes]] = {}
@@ -121,7 +121,7 @@ class _Bench:
         self._jobs += 1
         return checked({**self._fields, "out": str(self._folder / f"job-{self._jobs}")})
 
-    def _timed(self, bare: "_Bare", made: dict[str, dict[str, bytes]]) -> float:
+    def _timed(self, bare: "BareEngine", made: dict[str, dict[str, bytes]]) -> float:
         started = time.perf_counter()
         made["engine"] = bare.make(self._images)
         return self._images / (time.perf_counter() - started)
@@ -141,7 +141,7 @@ class _Bench:
         return rate_of(outcomes, workers)
 
 
-class _Bare:
+class BareEngine:
     """The engine alone: no manifest, no shards, no Ray."""
 
     def __init__(self, spec: "JobSpec") -> None:
@@ -163,7 +163,7 @@ class _Bare:
         self._max_rows = rows_at_once()
         self._exact_rows = exact_rows(process, self._networks, self._max_rows)
 
-    def __enter__(self) -> "_Bare":
+    def __enter__(self) -> "BareEngine":
         return self
 
     def __exit__(self, *error: object) -> None:

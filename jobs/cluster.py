@@ -7,6 +7,7 @@ import socket
 import time
 
 import ray
+from ray._private.node import Node
 
 TRIES = 3  # a busy machine may not start within Ray's half minute
 
@@ -39,11 +40,22 @@ def start_ray(
                 logging_level=logging.WARNING,
             )
         except Exception as error:  # Ray has no class of its own for it
+            _end_half_started(error)
             if "timed out during startup" not in str(error) or not tries_left:
                 raise
             time.sleep(1)
         else:
             return
+
+
+def _end_half_started(error: Exception) -> None:
+    """Ray forgets the processes of a start that failed; they would slow the next one."""
+    trace = error.__traceback__
+    while trace is not None:
+        node = trace.tb_frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False)
+        trace = trace.tb_next
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from gen.errors import InvalidInput
+from gen.errors import InvalidInput, MedphantomError
 from jobs.cluster import start_ray
 from jobs.runner.worker import SHARDS_AT_ONCE, Outcome, ShardWorker
 
@@ -41,7 +41,13 @@ def cluster(workers: int | None, threads: int | None, address: str | None) -> It
         _join(address)
     else:
         paper = workers * threads if workers and threads else os.cpu_count()
-        start_ray(num_cpus=paper, object_store_mb=OBJECT_STORE_MB)
+        try:
+            start_ray(num_cpus=paper, object_store_mb=OBJECT_STORE_MB)
+        except Exception as error:  # Ray has no class of its own for it
+            raise MedphantomError(
+                f"Ray did not start ({type(error).__name__}), as on a machine that is too busy; run"
+                " the job again, or with --workers 0 without Ray"
+            ) from error
     try:
         yield _pool(workers, threads)
     finally:
@@ -67,7 +73,11 @@ def _join(address: str) -> None:
 
 
 def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcome]:
-    """Make shards; outcomes come as they are done. A worker that dies is started again."""
+    """Make shards; outcomes come as they are done. A worker that dies is started again.
+
+    Raises:
+        MedphantomError: the cluster has died.
+    """
     _keep_quiet()
     workers = min(pool.workers, len(shards))
     numbers = [{"shard": number} for number in shards]
@@ -79,8 +89,13 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
         num_cpus=pool.threads,
         num_gpus=pool.gpus,
     )
-    for row in made.iter_rows():
-        yield Outcome(**row)
+    try:
+        for row in made.iter_rows():
+            yield Outcome(**row)
+    except Exception as error:  # of many classes, by what died first
+        raise MedphantomError(
+            f"Ray has died ({type(error).__name__}); run the job again, it goes on"
+        ) from error
 
 
 def _keep_quiet() -> None:

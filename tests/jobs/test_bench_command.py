@@ -7,9 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from gen.anomaly.calibration import METHODS as ANOMALY_METHODS
+from gen.data.samples import read_tar
+from gen.errors import InvalidInput
 from gen.guidance.minority import METHODS
 from jobs.bench import mixed_requests
+from jobs.bench_jobs import BareEngine, null_spec, rate_of
 from jobs.cli import app
+from jobs.runner.runner import Crew, run_job
+from jobs.runner.worker import Outcome
 
 
 def test_requests_differ_in_all_they_may_differ_in() -> None:
@@ -58,3 +63,24 @@ def test_the_cost_of_mapping_is_counted_in_network_calls(tiny_folder: Path) -> N
         assert low <= figures["seconds"][name] <= high
     assert figures["rounds"] == 2
     assert {"device", "commit"} <= figures.keys()
+
+
+def test_rates_count_only_while_all_workers_are_at_work() -> None:
+    outcomes = [
+        Outcome(0, made=10, began=0, ended=10, worker=1),
+        Outcome(1, made=10, began=10, ended=20, worker=1),
+        Outcome(2, made=10, began=8, ended=18, worker=2),
+    ]
+    # from 8 to 18: two tenths of the first, eight of the second, and the third
+    assert rate_of(outcomes, 2) == pytest.approx((2 + 8 + 10) / 10)
+    assert rate_of(outcomes[:2], 1) == pytest.approx(1.0)
+    with pytest.raises(InvalidInput, match="never at work together"):
+        rate_of(outcomes[:2], 2)
+
+
+def test_the_bare_engine_and_a_job_make_the_same_files(tmp_path: Path) -> None:
+    spec = null_spec(tmp_path, "job", 12, steps=3, shard_size=5)
+    run_job(spec, crew=Crew(workers=0, threads=1))
+    tars = sorted((tmp_path / "job/shards").glob("*.tar"))
+    made = {each.key: each.files["png"] for tar in tars for each in read_tar(tar)}
+    assert BareEngine(spec).make(12) == made
