@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 
 from gen.errors import MedphantomError
 from jobs import (
-    anomaly,
     bench,
     bench_anomaly,
     bench_large,
@@ -26,6 +25,7 @@ from jobs import (
     models,
     train,
 )
+from jobs.anomaly import command as anomaly
 from jobs.audit import command as audit
 
 BAD_INPUT = 2  # the code of a wrong option, too

@@ -11,10 +11,10 @@ import typer
 from rich.table import Table
 
 from gen.errors import InvalidInput
-from jobs.anomaly_detectors import DetectorConfig, detectors
-from jobs.anomaly_figures import Asked, boxed_figures, planted_figures
-from jobs.anomaly_sets import AnomalySets, Examined, Sets
-from jobs.anomaly_sheet import write_sheet
+from jobs.anomaly.detectors import DetectorConfig, detectors
+from jobs.anomaly.figures import Asked, boxed_figures, planted_figures
+from jobs.anomaly.sets import AnomalySets, Examined, Sets
+from jobs.anomaly.sheet import write_sheet
 from jobs.bars import Bars, bars
 from jobs.targets import Model, Seed, give, interval, seed_of
 

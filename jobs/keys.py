@@ -32,6 +32,7 @@ class Scope(StrEnum):
     GENERATE = "generate"
     JOBS = "jobs"
     METRICS = "metrics"
+    PACS = "pacs"  # name studies of patients in a PACS
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,17 @@ def requeue(job: JobRow, item: ItemRow, not_before: float) -> None:
 
 
 def fail_attempt(
-    session: Session, job: JobRow, item: ItemRow, now: float, reason: str, retry: bool
+    session: Session,
+    job: JobRow,
+    item: ItemRow,
+    now: float,
+    reason: str,
+    retry_at: float | None,
 ) -> None:
     """Count a failed attempt of a running item, and queue it again or give it up."""
     item.attempts += 1
-    if retry and item.attempts < MAX_ATTEMPTS:
-        requeue(job, item, now)
+    if retry_at is not None and item.attempts < MAX_ATTEMPTS:
+        requeue(job, item, retry_at)
     else:
         fail(session, job, item, now, reason)
 

@@ -258,16 +258,18 @@ class JobStore:
                 item.record, item.file, item.sha256, item.size = record, file, sha256, size
                 moves.succeed(session, job, item, self._clock())
 
-    def fail(self, lease: Lease, reason: str, retry: bool) -> None:
+    def fail(self, lease: Lease, reason: str, retry: bool, after_s: float = 0.0) -> None:
         """Say that an attempt failed; the item is queued again or failed. Raises LeaseLost.
 
         Args:
             lease: of the item.
             reason: for the client, without anything of the spec.
             retry: whether another attempt may go better; there are MAX_ATTEMPTS at most.
+            after_s: how long nobody leases the item before another attempt.
         """
         with self._holding(lease) as (session, job, item):
-            moves.fail_attempt(session, job, item, self._clock(), reason, retry)
+            now = self._clock()
+            moves.fail_attempt(session, job, item, now, reason, now + after_s if retry else None)
 
     def release(self, lease: Lease, delay_s: float, *, lost: bool) -> None:
         """Give an item back for `delay_s` seconds, with no attempt counted. Raises LeaseLost.

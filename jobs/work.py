@@ -68,11 +68,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The item cannot be made; `retry` if another try may help."""
+    """The item cannot be made; `retry` if another try may help, after so many seconds."""
 
     index: int
     reason: str
     retry: bool
+    after_s: float = 0.0
 
 
 News = Started | Step | Preview | Done | Failed

@@ -155,7 +155,8 @@ class Worker:
                 progress = self._store.progress
                 await in_thread(progress, lease, news.step, news.num_steps, picture)
             case Failed():
-                await in_thread(self._store.fail, lease, news.reason, retry=news.retry)
+                fail = self._store.fail
+                await in_thread(fail, lease, news.reason, news.retry, news.after_s)
             case Done():
                 publishing = asyncio.ensure_future(self._publish(lease, news.made))
                 try:

@@ -219,9 +219,10 @@ class AnomalyPipeline(DiffusionPipeline):
         of what each call of the network takes the latents (1, C, h, w) for.
         """
         prior, picture = yield from self.looked_at(square, prompt, seed, on_estimate)
-        found = yield from self.methods(suspicious)[method](prior, picture)
-        raw = found.map[0, 0].float().cpu().numpy()
-        map_ = cleaned(raw, body_mask(square * 2 - 1))
+        body = body_mask(square * 2 - 1)
+        paintable = torch.from_numpy(body)[None, None].to(self.device)
+        found = yield from self.methods(suspicious, paintable)[method](prior, picture)
+        map_ = cleaned(found.map[0, 0].float().cpu().numpy(), body)
         return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
 
     def first_look(self, square: Map, prompt: str, seed: int) -> Process[NDArray[np.float32]]:
@@ -263,12 +264,14 @@ class AnomalyPipeline(DiffusionPipeline):
             "single_step": 1,
         }
 
-    def methods(self, suspicious: float | None = None) -> dict[MethodName, Method]:
-        """By name; `suspicious` as `process` takes it."""
+    def methods(
+        self, suspicious: float | None = None, body: Tensor | None = None
+    ) -> dict[MethodName, Method]:
+        """By name; `suspicious` as `process` takes it, `body` as `autopaint` does."""
         suspicious = self.suspicious if suspicious is None else suspicious
 
         def paint(prior: HealthyPrior, picture: Tensor) -> Process[Departure]:
-            return (yield from autopaint(prior, picture, suspicious))
+            return (yield from autopaint(prior, picture, suspicious, body=body))
 
         return {
             "autopaint": paint,

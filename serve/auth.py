@@ -23,6 +23,11 @@ class Caller:
     owner: str
     key: Key | None
 
+    def require(self, scope: Scope) -> None:
+        """Raise NotAllowed if a key is needed, and theirs lacks the scope."""
+        if self.key is not None and scope not in self.key.scopes:
+            raise NotAllowed(f"this key lacks the scope {scope.value!r}; use another", known=True)
+
 
 class Doors:
     """Checks keys, scopes and quotas."""
@@ -42,9 +47,9 @@ class Doors:
         if secret is None:
             raise NotAllowed("an API key is needed; send it as Authorization: Bearer mp_...")
         key = await in_thread(self._keys.check, secret)
-        if scope not in key.scopes:
-            raise NotAllowed(f"this key lacks the scope {scope.value!r}; use another", known=True)
-        return Caller(key.id, key)
+        caller = Caller(key.id, key)
+        caller.require(scope)
+        return caller
 
     async def spend(self, caller: Caller, work: float) -> None:
         """Take work from the caller's quota. Raises Busy if it is spent."""

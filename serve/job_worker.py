@@ -12,6 +12,7 @@ from jobs.worker import Worker
 from serve.logs import join_serve_logs
 from serve.ray_backend import RayBackend
 from serve.settings import AppArgs
+from serve.studies import Studies, with_studies
 from serve.uploads import sweep, with_uploads
 
 log = logging.getLogger("medphantom.worker")
@@ -25,10 +26,11 @@ class JobWorker:
     ) -> None:
         join_serve_logs()
         sink = Sink(args.results)
+        studies = Studies(args.pacs, args.job_slots)
         worker = Worker(
             JobStore(args.store),
             sink,
-            with_uploads(sink, RayBackend(sampler).run_once),
+            with_uploads(sink, with_studies(studies, RayBackend(sampler).run_once)),
             name=f"worker-{uuid.uuid4().hex[:12]}",
             slots=args.job_slots,
             lease_s=args.lease_s,

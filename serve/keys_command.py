@@ -26,7 +26,11 @@ COLUMNS = ("id", "name", "scopes", "work_per_hour", "created_at", "last_used_at"
 def create_command(
     name: Annotated[str, typer.Argument(help="Whose key it is, for lists")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="generate, jobs or metrics; all but metrics if none")
+        list[str] | None,
+        typer.Option(
+            help="generate, jobs, metrics, or pacs, for studies of patients in a PACS; generate and"
+            " jobs if none"
+        ),
     ] = None,
     work_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Quota in megapixel steps; none if not given")

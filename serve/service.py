@@ -9,12 +9,12 @@ from fastapi import Request
 
 from gen.errors import InvalidInput, MedphantomError
 from jobs.job import Job
-from jobs.keys import KeyStore
+from jobs.keys import KeyStore, Scope
 from jobs.links import link_secret
 from jobs.sink import Sink
 from jobs.store import JobStore
 from jobs.tasks.served import choose_model
-from jobs.tasks.task import Spec, Task
+from jobs.tasks.task import ItemSpec, Spec, Task
 from jobs.work import Done, Failed, News, Work
 from jobs.worker import in_thread
 from serve.admission import Admission
@@ -22,7 +22,9 @@ from serve.auth import Caller, Doors
 from serve.backend import Backend
 from serve.metrics import IngressMetrics
 from serve.settings import AppArgs
+from serve.studies import Studies
 
+SEARCHES = 4  # in PACSs at once, of an ingress
 MAX_LIVE_ITEMS = 16  # more would keep a connection open for minutes: that is a job
 
 
@@ -36,12 +38,14 @@ class Service:
     sink: Sink = field(init=False)
     doors: Doors = field(init=False)
     admission: Admission = field(init=False)
+    studies: Studies = field(init=False)
     metrics: IngressMetrics = field(default_factory=IngressMetrics)
     link_secret: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.store = JobStore(self.args.store)
         self.sink = Sink(self.args.results)
+        self.studies = Studies(self.args.pacs, SEARCHES)
         self.link_secret = link_secret(self.store)
         self.doors = Doors(KeyStore(self.args.store), self.args.require_keys)
         self.admission = Admission(
@@ -92,11 +96,17 @@ class Service:
     async def create_job(
         self, caller: Caller, task: Task, spec: Spec, job_id: str | None = None
     ) -> tuple[Job, bool]:
-        """A job, and whether it is new. Raises Conflict if the id is taken by another."""
+        """A job, and whether it is new.
+
+        Raises:
+            Conflict: the id is taken by another.
+            NotAllowed, InvalidInput, PeerFailed: it names a study, and may not, or its PACS has no
+                such pictures.
+        """
         spec = self.resolved(task, spec)
         light, uploads = task.detach(spec)
         job_id = job_id or new_id("job")
-        work = task.work(spec)
+        items, work = await self._split(caller, task, spec, job_id)
         await self.doors.spend(caller, work)
         made = False
         try:
@@ -107,13 +117,24 @@ class Service:
                 task.name,
                 caller.owner,
                 light,
-                task.items(spec, job_id),
+                items,
                 self.args.result_ttl_hours * 3600,
             )
         finally:
             if not made:
                 await self.doors.refund(caller, work)
         return job, made
+
+    async def _split(
+        self, caller: Caller, task: Task, spec: Spec, job_id: str
+    ) -> tuple[list[ItemSpec], float]:
+        """The items of a job, and the work of all."""
+        study = task.study(spec)
+        if study is None:
+            return task.items(spec, job_id), task.work(spec)
+        caller.require(Scope.PACS)
+        items = task.study_items(spec, await self.studies.search(study))
+        return items, task.work(spec) * len(items)
 
     async def _keep(self, uploads: dict[str, bytes]) -> None:
         """Put the files of a spec where the job's worker finds them."""

@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gen.errors import InvalidInput
 from jobs.hosts import is_loopback
+from jobs.pacs.settings import PACSSettings
 from jobs.settings import Settings
 
 
 class AppArgs(BaseModel):
     """Arguments of `serve.app:build`, from YAML, the command line or a test."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     models: tuple[str, ...] = Field(
         ("cxr-mini", "histo-mini"),
@@ -28,6 +29,11 @@ class AppArgs(BaseModel):
     results: str = Field(
         default_factory=lambda: Settings().results_root,
         description="Folder or fsspec URL of results; MEDPHANTOM_RESULTS, or in the data folder",
+    )
+    pacs: dict[str, PACSSettings] = Field(
+        default_factory=lambda: Settings().pacs,
+        description="By name, those whose studies callers with the scope pacs may have mapped; "
+        "MEDPHANTOM_PACS",
     )
     require_keys: bool = Field(True, description="Refuse callers without an API key")
 

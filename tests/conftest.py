@@ -1,6 +1,7 @@
-"""Tiny real components and pictures that tests of several rooms share."""
+"""Tiny real components, pictures and a PACS that tests of several rooms share."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from orthanc_server import has_orthanc, serve_orthanc
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -75,6 +77,15 @@ def tiny_folder(tiny_parts: dict[str, Any], tmp_path: Path) -> Path:
 
     TextToCXRPipeline(**tiny_parts).save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session")
+def orthanc_url() -> Iterator[str]:
+    """The DICOMweb service of a PACS that lives as long as the tests."""
+    if not has_orthanc():
+        pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
+    with serve_orthanc() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

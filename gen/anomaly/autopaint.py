@@ -29,6 +29,7 @@ def autopaint(
     picture: Tensor,
     suspicious: float | None = None,
     num_rounds: int = NUM_ROUNDS,
+    body: Tensor | None = None,
 ) -> Process[Departure]:
     """Rounds of suspicion and painting, until nothing more is suspicious.
 
@@ -36,9 +37,11 @@ def autopaint(
         prior: see there.
         picture: (1, 1, S, S) in [-1, 1].
         suspicious: what a pixel's suspicion must exceed to be painted, from healthy pictures; None
-            is `QUANTILE` of the picture's own.
+            is `QUANTILE` of the picture's own, in the body.
         num_rounds: at most.
+        body: (1, 1, S, S), True where anything may be painted; None is everywhere.
     """
+    inside = torch.ones_like(picture, dtype=torch.bool) if body is None else body
     latents = yield from prior.encode(picture)
     seen = yield from prior.decode(latents)
     factor = picture.shape[-1] // latents.shape[-1]
@@ -48,8 +51,8 @@ def autopaint(
     for _ in range(num_rounds):
         found = yield from suspicion(prior, painted, healthy)
         first = found if first is None else first
-        limit = first.quantile(QUANTILE) if suspicious is None else suspicious
-        grown = torch.maximum(mask, to_cells(found > limit, factor))
+        limit = limit_of(first, inside) if suspicious is None else suspicious
+        grown = torch.maximum(mask, to_cells((found > limit) & inside, factor))
         if bool((grown == mask).all()):
             break
         mask = grown
@@ -63,6 +66,12 @@ def autopaint(
     changed = yield from departure_map(prior, seen, healthy)
     weighed = first * (changed + TRACE) ** CHANGED_POWER
     return Departure(weighed, repaired(picture, seen, healthy, mask))
+
+
+def limit_of(found: Tensor, inside: Tensor) -> float:
+    """What few pixels of a suspicion exceed, of those that are `inside`; 0 if none is."""
+    seen = found[inside]
+    return float(seen.quantile(QUANTILE)) if len(seen) else 0.0
 
 
 def first_look(prior: HealthyPrior, picture: Tensor) -> Process[Tensor]:

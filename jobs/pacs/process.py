@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 
 from gen.data.limits import Limits
 from gen.errors import MedphantomError, PeerAway
-from jobs.pacs import storage
 from jobs.pacs.connection import PACS
 from jobs.pacs.ledger import Ledger
 from jobs.pacs.retrieval import read_marks, retrieve
-from jobs.pacs.search import Instance, is_result, is_stored
+from jobs.pacs.search import Instance, is_result
+from jobs.pacs.storage import store_missing
 
 MAX_AWAY = 3  # pictures in a row; one that breaks the PACS is skipped, a PACS that is down ends it
 
@@ -108,12 +108,7 @@ def _process(
     results = tuple(analyse(data))
     if not store:
         return Outcome(instance, State.MADE, results)
-    missing = [each for each in results if not _is_there(pacs, each)]
-    storage.store(pacs, missing)
+    missing = store_missing(pacs, results)
     if ledger is not None:
         ledger.add(instance)
     return Outcome(instance, State.STORED if missing else State.PRESENT, results)
-
-
-def _is_there(pacs: PACS, result: Dataset) -> bool:
-    return is_stored(pacs, str(result.StudyInstanceUID), str(result.SOPInstanceUID))

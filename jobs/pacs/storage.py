@@ -52,6 +52,17 @@ def store(pacs: PACS, datasets: Sequence[Dataset]) -> None:
         raise PeerFailed(f"{pacs.place} did not store a result as it is: {'; '.join(wrong)}")
 
 
+def store_missing(pacs: PACS, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
+    """Store the objects that are not there yet; returns these. Raises what `store` raises."""
+    missing = [
+        each
+        for each in datasets
+        if not is_stored(pacs, str(each.StudyInstanceUID), str(each.SOPInstanceUID))
+    ]
+    store(pacs, missing)
+    return missing
+
+
 def _file(dataset: Dataset) -> bytes:
     stream = BytesIO()
     with quiet():

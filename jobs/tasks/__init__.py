@@ -5,6 +5,7 @@ text_to_cxr.py  chest X-rays from sentences
 large_image.py  large images of tissue
 anomaly_map.py  where pictures depart from healthy anatomy
 uploads.py      pictures inside a spec
+study.py        or those of a study in a PACS
 served.py       which models a task can use
 """
 

@@ -2,8 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -20,6 +20,7 @@ from gen.data.limits import Limits
 from gen.errors import InvalidInput
 from gen.store.catalogue import resolve
 from jobs.sink import BUNDLE
+from jobs.tasks.study import Study
 from jobs.tasks.task import ItemSpec, Made, OnStep, Spec, Task, seed_of
 from jobs.tasks.text_to_cxr import Seed, Sentence
 from jobs.tasks.uploads import Radiograph, upload_schema
@@ -34,11 +35,13 @@ if TYPE_CHECKING:  # torch is imported where images are made
     from gen.data.model_square import ModelSquare
     from gen.data.provenance import Record
     from gen.types import Component, Process
+    from jobs.pacs.search import Instance
     from pipelines.anomaly import AnomalyPipeline, SquareDeparture
     from pipelines.outputs import AnomalyMap
     from pipelines.text_to_cxr import TextToCXRPipeline
 
 MAX_PICTURES = 16
+DERIVED = ("mask.dcm", "overlay.dcm")  # of a DICOM picture: what joins its study
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
 # a radiograph of any detector; the map and the healthy picture have as many pixels
 PICTURE = Limits(max_side=8192, max_pixels=2**24, max_bytes=16 * 2**20)
@@ -60,9 +63,13 @@ Picture = Annotated[Radiograph, *upload_schema(PICTURE, Radiograph)]
 class AnomalyMapSpec(Spec):
     """Pictures, and what is to be called unusual in them."""
 
-    images: Annotated[list[Picture], Field(min_length=1, max_length=MAX_PICTURES)] = Field(
+    images: Annotated[list[Picture], Field(min_length=1, max_length=MAX_PICTURES)] | None = Field(
+        None,
         description="1 to 16 frontal chest X-rays: PNG, JPEG or DICOM of 8 or 16 bits in base64, "
-        "each at most 16 MiB and 2^24 pixels"
+        "each at most 16 MiB and 2^24 pixels",
+    )
+    study: Study | None = Field(
+        None, description="Or the study of a PACS that the service knows, mapped as a job"
     )
     method: MethodName = Field(
         "autopaint",
@@ -82,7 +89,17 @@ class AnomalyMapSpec(Spec):
         description="Or the share of healthy pictures in which anything would be marked, of a "
         "calibrated model; where both are null it is 0.05",
     )
-    seed: Seed | None = Field(None, description="Of the first picture, counting up; null draws it")
+    seed: Seed | None = Field(
+        None,
+        description="Of the first picture, counting up; null draws it. Of a study it is that of "
+        "each picture, so that results are the same whenever they are made; null is 0",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "AnomalyMapSpec":
+        if (self.images is None) == (self.study is None):
+            raise ValueError("images or study must be given, and not both")
+        return self
 
     @model_validator(mode="after")
     def _has_one_threshold(self) -> "AnomalyMapSpec":
@@ -91,6 +108,11 @@ class AnomalyMapSpec(Spec):
                 "threshold and threshold_fpr are given, but each says what is marked; give one"
             )
         return self
+
+    @property
+    def pictures(self) -> list[Radiograph]:
+        """Those that were sent."""
+        return self.images or []
 
     @property
     def false_positive_rate(self) -> float:
@@ -118,7 +140,7 @@ class AnomalyMaps(Task):
     has_uploads: ClassVar[bool] = True
 
     def items(self, spec: AnomalyMapSpec, request_id: str) -> list[ItemSpec]:
-        """One for each picture, with its seed."""
+        """One for each picture that was sent, with its seed."""
         return [
             {
                 "image": index,
@@ -126,12 +148,12 @@ class AnomalyMaps(Task):
                 if spec.seed is None
                 else (spec.seed + index) % 2**63,
             }
-            for index in range(len(spec.images))
+            for index in range(len(spec.pictures))
         ]
 
     def work(self, spec: AnomalyMapSpec) -> float:
-        """Of the U-Net, as for images that are made."""
-        return len(spec.images) * ROWS[spec.method] * MEGAPIXELS
+        """Of the U-Net, as for images that are made; of a study for each of its pictures."""
+        return max(1, len(spec.pictures)) * ROWS[spec.method] * MEGAPIXELS
 
     def warm_up(self) -> dict[str, Any]:
         """A grey ramp, with the method of the least work."""
@@ -149,14 +171,26 @@ class AnomalyMaps(Task):
             )
         calibration.threshold(spec.method, spec.false_positive_rate)
 
+    def study(self, spec: AnomalyMapSpec) -> Study | None:
+        """As it is named."""
+        return spec.study
+
+    def study_items(self, spec: AnomalyMapSpec, found: "Sequence[Instance]") -> list[ItemSpec]:
+        """One for each picture; each will be the only one of its spec."""
+        return [{"image": 0, "seed": spec.seed or 0, "instance": asdict(each)} for each in found]
+
     def detach(self, spec: AnomalyMapSpec) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Digests instead of pictures, and the pictures by their digests."""
-        light = spec.model_dump(mode="json", exclude={"images"})
-        light["images"] = [each.to_digest() for each in spec.images]
-        return light, {each.digest: each.data for each in spec.images}
+        if spec.study is not None:
+            return spec.model_dump(mode="json", exclude={"images"}), {}
+        light = spec.model_dump(mode="json", exclude={"images", "study"})
+        light["images"] = [each.to_digest() for each in spec.pictures]
+        return light, {each.digest: each.data for each in spec.pictures}
 
     def attach(self, spec: dict[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
-        """Pictures instead of digests."""
+        """Pictures instead of digests; those of a study lie in its PACS."""
+        if spec.get("study") is not None:
+            return spec
         pictures = [Radiograph(read(each["sha256"]), PICTURE) for each in spec["images"]]
         return {**spec, "images": [each.to_base64() for each in pictures]}
 
@@ -187,7 +221,7 @@ class AnomalyMaps(Task):
 
         maps = AnomalyPipeline.over(pipeline)
         maps.threshold(spec.method, spec.threshold, spec.false_positive_rate)
-        source = spec.images[item["image"]].grey()
+        source = spec.pictures[item["image"]].grey()
         height, width = source.pixels.shape
         square = ModelSquare(height, width, maps.size)
         num_calls = CALLS[spec.method]
@@ -229,7 +263,7 @@ class AnomalyMaps(Task):
         limit = maps.threshold(spec.method, spec.threshold, spec.false_positive_rate)
         found = on_source(result.source.pixels, result.square, result.found, limit)
         rate = spec.false_positive_rate if spec.threshold is None else None
-        upload = spec.images[item["image"]]
+        upload = spec.pictures[item["image"]]
         record = Record(
             task="anomaly_map",
             model=spec.model or "",
@@ -325,12 +359,9 @@ def dicom_files(upload: Radiograph, found: "AnomalyMap", record: "Record") -> di
     except InvalidInput:
         return {}
     colours = heat_overlay(upload.grey().pixels, heat_of(found), found.mask)
-    built = {
-        "mask.dcm": build_segmentation(found.mask, [source], record),
-        "overlay.dcm": build_overlay(colours, source, record),
-    }
+    mask = build_segmentation(found.mask, [source], record)
     files = {}
-    for name, dataset in built.items():
+    for name, dataset in zip(DERIVED, (mask, build_overlay(colours, source, record)), strict=True):
         stream = io.BytesIO()
         encode(stream, dataset)
         files[name] = stream.getvalue()

@@ -6,7 +6,7 @@ the item decide its seed, so that doing it twice gives the same file.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # torch is imported where images are made
     from torch import Tensor
 
     from gen.types import Component, Process
+    from jobs.pacs.search import Instance
+    from jobs.tasks.study import Study
 
 ItemSpec = dict[str, Any]  # JSON
 OnStep = Callable[[int, int, "Tensor"], None]
@@ -98,6 +100,15 @@ class Task(ABC):
         from gen.data.previews import preview_png
 
         return preview_png(pixels[0].float().mean(0).cpu().numpy())
+
+    def study(self, spec: Any) -> "Study | None":
+        """The study of a PACS that a spec names in place of pictures; it is a job then."""
+        del spec
+        return None
+
+    def study_items(self, spec: Any, found: "Sequence[Instance]") -> list[ItemSpec]:
+        """What `items` is of other specs: one for each picture of the study, its `instance`."""
+        raise NotImplementedError(f"{self.name} takes no study")
 
     def detach(self, spec: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The spec as JSON, with digests for the files in it, and these files by their digests."""

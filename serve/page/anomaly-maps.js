@@ -88,6 +88,7 @@ export class AnomalyMaps {
       limit === null ? `${percent(spec.threshold_fpr ?? USUAL_RATE)} false alarms` : `above ${limit}`,
       spec.model,
     ];
+    if (spec.study) return { title: `Anomaly maps of a study in ${spec.study.pacs}`, facts: facts.filter(Boolean) };
     const { length } = spec.images;
     return { title: length === 1 ? "Anomaly map" : `Anomaly maps of ${plural(length, "picture")}`, facts: facts.filter(Boolean) };
   }

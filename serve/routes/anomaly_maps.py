@@ -27,8 +27,8 @@ router = APIRouter(tags=["generate"])
         },
         202: {
             "model": JobAnswer,
-            "description": "A job, of several pictures, or as Prefer: respond-async or an "
-            "Idempotency-Key made it; see Location",
+            "description": "A job, of several pictures or a study, or as Prefer: respond-async or "
+            "an Idempotency-Key made it; see Location",
         },
         406: {"description": "Accept names nothing we can answer with"},
     },
@@ -45,9 +45,12 @@ async def anomaly_maps(
     Of each picture you get the map as numbers and in colour over the picture, the picture as it
     would be without disease, which is synthetic, boxes, and a score; of a DICOM picture also a
     segmentation and a capture that join its study. A research tool: no diagnosis.
+
+    Or name a study of a PACS that the service was configured by: each picture of it becomes an item
+    of a job, and with `store` what is derived goes back to it. A key needs the scope `pacs`.
     """
     task = TASKS["anomaly-maps"]
-    if len(spec.images) > 1 or idempotency_key is not None:
+    if spec.study is not None or len(spec.pictures) > 1 or idempotency_key is not None:
         job_id = id_of(caller, idempotency_key)
         job, _ = await service.create_job(caller, task, spec, job_id)
         return accepted(job)

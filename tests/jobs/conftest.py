@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from orthanc_server import has_orthanc, serve_orthanc
 from PIL import Image
 from postgres_server import find_binaries, serve_postgres
 
@@ -21,15 +20,6 @@ def postgres_url() -> Iterator[str]:
     if binaries is None:
         pytest.skip("PostgreSQL is not installed: no /usr/lib/postgresql/*/bin/initdb")
     with serve_postgres(binaries) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def orthanc_url() -> Iterator[str]:
-    """The DICOMweb service of a PACS that lives as long as the tests."""
-    if not has_orthanc():
-        pytest.skip("Orthanc is not installed: apt-get install orthanc orthanc-dicomweb")
-    with serve_orthanc() as url:
         yield url
 
 

@@ -23,8 +23,10 @@ from gen.engine import Engine, run
 from gen.errors import InvalidInput
 from jobs.counted import counted
 from jobs.model_pool import ModelPool
+from jobs.pacs.search import Instance
 from jobs.tasks import TASKS
 from jobs.tasks.anomaly_map import CALLS, PICTURE, ROWS, AnomalyMapSpec, grey_ramp
+from jobs.tasks.study import Study
 from jobs.tasks.uploads import Radiograph
 
 TASK = TASKS["anomaly-maps"]
@@ -100,6 +102,45 @@ def test_what_breaks_a_rule_is_refused_and_the_rule_is_named(
 ) -> None:
     with pytest.raises(ValidationError, match=words):
         TASK.check({"images": [b64()], "threshold": 0.0, **fields})
+
+
+STUDY = {"pacs": "archive", "study_instance_uid": "1.2.3"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "images or study must be given"),
+        ({"images": [b64()], "study": STUDY}, "not both"),
+        ({"study": {**STUDY, "pacs": ""}}, "at least 1 character"),
+        ({"study": {**STUDY, "study_instance_uid": "1.2.3\n"}}, "should match pattern"),
+        ({"study": {**STUDY, "study_instance_uid": "1..2"}}, "should match pattern"),
+        ({"study": {**STUDY, "study_instance_uid": "1." * 32 + "1"}}, "at most 64"),
+        ({"study": {**STUDY, "patient_id": "x"}}, "Extra inputs"),
+    ],
+)
+def test_pictures_come_from_one_place_which_is_named_by_the_rules(
+    fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TASK.check({"threshold": 0.0, **fields})
+
+
+def test_the_seed_of_a_study_does_not_depend_on_its_job() -> None:
+    found = [Instance("1.2.3", "1.2.3.1", f"1.2.3.1.{number}", "CR", 8, 8) for number in range(2)]
+    for seed in (None, 5):
+        asked = TASK.check({"study": STUDY, "threshold": 0.0, "seed": seed})
+        assert TASK.study(asked) == Study.model_validate(STUDY)
+        items = TASK.study_items(asked, found)
+        assert [(each["image"], each["seed"]) for each in items] == [(0, seed or 0)] * 2
+        assert [Instance(**each["instance"]) for each in items] == found
+        light, files = TASK.detach(asked)
+        assert files == {}
+        assert TASK.check(TASK.attach(light, {}.__getitem__)) == asked
+    assert TASK.work(asked) == TASK.work(TASK.check({"images": [b64()]}))
+    assert TASK.study(spec()) is None
+    with pytest.raises(NotImplementedError):
+        TASKS["large-images"].study_items(None, [])
 
 
 def test_each_picture_is_an_item_with_a_seed_of_its_own() -> None:

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from gen.anomaly.detections import Detections
 from gen.errors import InvalidInput
 from jobs import evaluate_anomaly
-from jobs.anomaly_detectors import DetectorConfig, detectors
-from jobs.anomaly_sets import AnomalySets
+from jobs.anomaly.detectors import DetectorConfig, detectors
+from jobs.anomaly.sets import AnomalySets
 from jobs.bars import bars
 from jobs.cli import app
 

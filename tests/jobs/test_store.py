@@ -255,6 +255,18 @@ def test_a_result_published_twice_is_published_once(store: JobStore) -> None:
     assert [kind for kind, _ in told(store)].count("item") == 1
 
 
+def test_an_attempt_can_be_put_off(store: JobStore, now: list[float]) -> None:
+    queue(store)
+    store.fail(take(store)[0], "the archive is away", retry=True, after_s=60)
+    now[0] += 59
+    assert take(store) == []
+    now[0] += 2
+    (lease,) = take(store)
+    assert lease.attempt == 2
+    store.fail(lease, "it is broken", retry=False, after_s=60)
+    assert store.item("job", 0).state is State.FAILED
+
+
 def test_a_poisonous_item_fails_after_three_attempts_and_leaves_the_others(
     store: JobStore,
 ) -> None:

@@ -296,3 +296,15 @@ def test_a_network_that_is_shown_what_is_kept_paints_by_it(
     with torch.no_grad():
         wide["unet"].conv_in.weight[:, channels:] += 0.3
     assert np.abs(found(told) - found(plain)).max() > 1e-3
+
+
+def test_autopaint_leaves_the_air_beside_the_body_as_it_is(pipeline: AnomalyPipeline) -> None:
+    """The whole body is suspicious to a threshold of 0, and the air is at most as far as a cell."""
+    square = np.zeros((SIDE, SIDE), np.float32)
+    square[10:, 12:] = 0.6
+    square[2:5, 2:5] = 1  # a letter
+    found = run(pipeline.process(square, "autopaint", "healthy", 0, 0.0), pipeline.networks)
+    changed = np.abs(found.healthy - (square * 2 - 1)) > 1e-6
+    assert changed[16:, 18:].mean() > 0.9
+    assert not changed[:8].any()
+    assert not changed[:, :10].any()

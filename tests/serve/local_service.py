@@ -20,6 +20,7 @@ from serve.api import create_api
 from serve.backend import LocalBackend
 from serve.service import Service
 from serve.settings import AppArgs
+from serve.studies import Studies, with_studies
 from serve.uploads import with_uploads
 
 
@@ -50,7 +51,8 @@ def running(model: str, folder: Any, works: bool = True, **fields: Any) -> Itera
     pool = ModelPool(args.models, torch.device("cpu"), torch.float32)
     executor = Executor(pool, RowBudget(8, 4, 8))
     service = Service(args, LocalBackend(executor))
-    execute = with_uploads(service.sink, executor.run)
+    studies = Studies(args.pacs, args.job_slots)
+    execute = with_uploads(service.sink, with_studies(studies, executor.run))
     worker = Worker(service.store, service.sink, execute, "worker", args.job_slots, args.lease_s)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ from jobs.settings import Settings
 from serve.cli import app
 from serve.settings import AppArgs, check_exposure
 
-NAMES = ("MEDPHANTOM_DATA", "MEDPHANTOM_STORE", "MEDPHANTOM_RESULTS")
+NAMES = ("MEDPHANTOM_DATA", "MEDPHANTOM_STORE", "MEDPHANTOM_RESULTS", "MEDPHANTOM_PACS")
 SELF = ["127.0.0.1", "127.8.9.10", "::1", "localhost"]
 WORLD = [
     "0.0.0.0",  # every address of this machine
@@ -134,6 +134,19 @@ def test_the_environment_places_store_and_results_and_arguments_win(
     assert (args().store, args().results) == ("postgresql+psycopg://db/jobs", "s3://bucket/results")
     assert args(store="sqlite:///x.db").store == "sqlite:///x.db"
     assert not data.exists()  # it is made only where it is needed
+
+
+def test_the_environment_names_pacs_and_no_error_repeats_their_secrets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert args().pacs == {}
+    monkeypatch.setenv("MEDPHANTOM_PACS", '{"archive": {"url": "https://pacs/dicom-web"}}')
+    assert args().pacs["archive"].url == "https://pacs/dicom-web"
+    assert args(pacs={}).pacs == {}
+    for entry in ({"token": ["s3cret"]}, {"token": "s3 cret"}, {"key": "s3cret"}):
+        with pytest.raises(ValidationError) as caught:
+            args(pacs={"archive": {"url": "https://pacs", **entry}})
+        assert "cret" not in str(caught.value)
 
 
 def test_the_data_folder_is_in_the_home_folder_by_default(

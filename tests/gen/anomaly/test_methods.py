@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen.anomaly.autoddpm import QUANTILE, autoddpm, unlikelihood
-from gen.anomaly.autopaint import FROM, NUM_STEPS, autopaint, repaired
+from gen.anomaly.autopaint import FROM, NUM_STEPS, autopaint, limit_of, repaired
 from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
 from gen.anomaly.patchwise import patches, patchwise, starts
 from gen.anomaly.residuals import absolute_residual
@@ -246,6 +246,38 @@ def test_autopaint_paints_what_is_suspicious_and_nothing_else() -> None:
     painted = [timestep for timestep, _ in world.asked if timestep > NUM_TIMESTEPS * max(LEVELS)]
     assert max(painted) <= NUM_TIMESTEPS * FROM
     assert len(painted) < NUM_STEPS * paintings(world)
+
+
+def test_autopaint_paints_nothing_beside_the_body() -> None:
+    picture = lesioned(0)
+    beside = (slice(None), slice(None), slice(0, 3), slice(20, 26))
+    picture[beside] += 0.8  # a letter in the air
+    body = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
+    body[:, :, :8] = False
+    worlds = [(World(), None), (World(), body)]
+    anywhere, kept = (
+        world.run(autopaint(world.prior, picture, SUSPICIOUS, body=inside))
+        for world, inside in worlds
+    )
+    assert (anywhere.healthy - picture)[beside].abs().mean() > 0.3
+    assert torch.equal(kept.healthy[:, :, :7], picture[:, :, :7])
+    assert (kept.healthy - picture)[PLACE].abs().mean() > 0.3
+
+
+@pytest.mark.parametrize("suspicious", [None, 0.0])
+def test_a_picture_without_a_body_stays_as_it_is(suspicious: float | None) -> None:
+    world, picture = World(), lesioned(0)
+    nowhere = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
+    found = world.run(autopaint(world.prior, picture, suspicious, body=nowhere))
+    assert torch.equal(found.healthy, picture)
+    assert paintings(world) == 0
+
+
+def test_where_no_threshold_is_known_that_of_the_body_decides() -> None:
+    found = torch.linspace(0, 1, SIDE * SIDE).reshape(1, 1, SIDE, SIDE)
+    body = found <= 0.5
+    assert limit_of(found, body) == pytest.approx(0.49, abs=0.002)
+    assert limit_of(found, ~body) == pytest.approx(0.99, abs=0.002)
 
 
 class Fickle(World):

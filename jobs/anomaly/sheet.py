@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.anomaly_sets import Sets
+from jobs.anomaly.sets import Sets
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.anomaly.detections import Detections

@@ -8,8 +8,8 @@ from typing import Any
 
 from gen.data.atomic import sync_folder
 from gen.errors import InvalidInput
-from jobs.anomaly_files import SUFFIXES, most_unusual
-from jobs.anomaly_mapper import Mapped
+from jobs.anomaly.files import SUFFIXES, most_unusual
+from jobs.anomaly.mapper import Mapped
 
 RESULTS = "results.jsonl"
 _BEGUN = ".begun"  # names whose files are ours, though they may be unfinished

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.anomaly_sets import BoxedSet, Sets
+from jobs.anomaly.sets import BoxedSet, Sets
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     import numpy as np

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gen.errors import MedphantomError
-from jobs.anomaly_files import formats_for, write_files
-from jobs.anomaly_mapper import Mapped, Mapper, MapsConfig
-from jobs.anomaly_results import Results, row_of
-from jobs.anomaly_sources import Scan, list_sources, read_file, read_scan, stem_of
+from jobs.anomaly.files import formats_for, write_files
+from jobs.anomaly.mapper import Mapped, Mapper, MapsConfig
+from jobs.anomaly.results import Results, row_of
+from jobs.anomaly.sources import Scan, list_sources, read_file, read_scan, stem_of
 from jobs.bars import Bars
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.anomaly.calibration import HEALTHY_PROMPT, MethodName
-from jobs.anomaly_sources import Scan
+from jobs.anomaly.sources import Scan
 from jobs.device import Precision, precise, rows_at_once
 from jobs.window import windowed
 
@@ -29,7 +29,7 @@ class MapsConfig:
         out: folder.
         threshold: what maps must exceed to be marked; None takes it from the model's card.
         threshold_fpr: share of healthy pictures in which anything would then be marked.
-        formats: what is written beside each map, see `jobs.anomaly_files`; None is what suits a
+        formats: what is written beside each map, see `jobs.anomaly.files`; None is what suits a
             source.
         overwrite: replace results of other settings.
     """

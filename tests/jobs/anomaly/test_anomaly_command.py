@@ -22,7 +22,7 @@ from gen.data.provenance import Record
 from gen.engine import Engine
 from gen.errors import InvalidInput
 from gen.types import ModelCall, Process
-from jobs.anomaly_sources import list_sources, stem_of
+from jobs.anomaly.sources import list_sources, stem_of
 from jobs.cli import app
 from jobs.device import Precision, precise
 from jobs.window import windowed

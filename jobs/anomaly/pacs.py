@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from gen.data.limits import STACK_LIMITS
 from gen.errors import InvalidInput
-from jobs.anomaly_files import Format
-from jobs.anomaly_mapper import Mapper, MapsConfig
-from jobs.anomaly_maps import Summary, open_results, write_results
-from jobs.anomaly_sources import read_scan
+from jobs.anomaly.files import Format
+from jobs.anomaly.mapper import Mapper, MapsConfig
+from jobs.anomaly.maps import Summary, open_results, write_results
+from jobs.anomaly.sources import read_scan
 from jobs.bars import Bars
 from jobs.pacs.connection import PACS
 from jobs.pacs.ledger import Ledger

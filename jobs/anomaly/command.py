@@ -9,10 +9,10 @@ from rich.console import Console
 
 from gen.anomaly.calibration import HEALTHY_PROMPT, check_anomaly_method
 from gen.errors import InvalidInput
-from jobs import anomaly_calibration
-from jobs.anomaly_files import parse_formats
-from jobs.anomaly_mapper import MapsConfig
-from jobs.anomaly_maps import Summary, run_maps
+from jobs.anomaly import calibration
+from jobs.anomaly.files import parse_formats
+from jobs.anomaly.mapper import MapsConfig
+from jobs.anomaly.maps import Summary, run_maps
 from jobs.bars import bars
 from jobs.default_command import DefaultCommand
 from jobs.device import Precision
@@ -126,7 +126,7 @@ def map_scans(
 def _map_pacs(
     config: MapsConfig, name: str, conditions: dict[str, Any], store: bool | None, drawn: Any
 ) -> Summary:
-    from jobs.anomaly_pacs import Search, run_pacs
+    from jobs.anomaly.pacs import Search, run_pacs
     from jobs.pacs.connection import open_pacs
     from jobs.settings import Settings
 
@@ -139,4 +139,4 @@ def _print(row: dict[str, Any]) -> None:
     typer.echo(json.dumps(row))
 
 
-commands.command("calibrate")(anomaly_calibration.command)
+commands.command("calibrate")(calibration.command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gen.data.atomic import atomic_file
 from gen.errors import InvalidInput
-from jobs.anomaly_mapper import Mapped
+from jobs.anomaly.mapper import Mapped
 
 if TYPE_CHECKING:
     import numpy as np
