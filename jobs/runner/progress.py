@@ -37,7 +37,9 @@ class Counter:
             self._said = time.monotonic()
             with contextlib.suppress(OSError):  # a full disk shows where it matters
                 self._file.parent.mkdir(exist_ok=True)
-                self._file.write_text(f"{self._made} {self._failed}")
+                part = self._file.with_suffix(".part")
+                part.write_text(f"{self._made} {self._failed}")
+                part.replace(self._file)  # a reader never sees half of it
 
 
 def under_way(out: Path) -> tuple[int, int]:
@@ -46,8 +48,8 @@ def under_way(out: Path) -> tuple[int, int]:
     with contextlib.suppress(OSError):
         for file in (out / FOLDER).iterdir():
             with contextlib.suppress(OSError, ValueError):
-                words = file.read_text().split()
-                made, failed = made + int(words[0]), failed + int(words[1])
+                some, others = map(int, file.read_text().split())
+                made, failed = made + some, failed + others
     return made, failed
 
 

@@ -193,12 +193,15 @@ def _outcomes(out: Path, pending: Sequence[int], crew: Crew) -> Iterator[Outcome
 @contextmanager
 def _watched(out: Path, tally: Tally, count: Count) -> Iterator[None]:
     """Show what is finished and under way until the block ends."""
-    end = threading.Event()
+    end, most = threading.Event(), 0
 
     def show(unfinished: bool) -> None:
+        nonlocal most
         made, failed = under_way(out) if unfinished else (0, 0)
         failed += tally.failed
-        count(tally.made + made + failed, failed)
+        # a shard's own count is gone a moment before the shard is counted
+        most = max(most, tally.made + made + failed) if unfinished else tally.made + failed
+        count(most, failed)
 
     def look() -> None:
         while not end.wait(LOOK_S):
