@@ -51,7 +51,7 @@ class Source:
 
     def seen(self, device: torch.device) -> Tensor:
         """As the model sees it: (1, 1, S, S) in [-1, 1]."""
-        fitted = torch.from_numpy(self.square.to_model(self.pixels))
+        fitted = torch.from_numpy(self.square.mirrored(self.square.to_model(self.pixels)))
         return (fitted[None, None] * 2 - 1).to(device)
 
 

@@ -79,6 +79,15 @@ class ModelSquare:
             )
         return fit(pixels, self.size, self.orig_size, self.mode)
 
+    def mirrored(self, square: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A fitted picture (S, S) whose padding shows its mirror image instead of black.
+
+        Models that were trained on whole squares draw seams beside black bars.
+        """
+        rows, columns = self._window
+        margins = [(side.start, self.size - side.stop) for side in (rows, columns)]
+        return np.pad(square[rows, columns], margins, mode="symmetric").astype(np.float32)
+
     def from_model(self, square: NDArray[np.floating], fill: float = 0.0) -> NDArray[np.float32]:
         """Lay a map (S, S) back on the picture (H, W): linear between pixels, padding cut off.
 

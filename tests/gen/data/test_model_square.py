@@ -160,3 +160,19 @@ def test_arrays_of_another_shape_are_refused(mode: Literal["crop", "pad"]) -> No
         square.from_model(np.full((8, 8), np.nan))
     with pytest.raises(InvalidInput, match="positive sides"):
         square.box_from_model((0, 0, 0, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 64), (64, 20), (2, 64)])
+def test_padding_may_show_the_mirror_image(height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).random((height, width)).astype(np.float32)
+    square = ModelSquare(height, width, 64)
+    fitted = square.to_model(pixels)
+    mirrored = square.mirrored(fitted)
+    assert mirrored.shape == (64, 64)
+    assert np.array_equal(mirrored[square.valid], fitted[square.valid])
+    top, left = square.offset
+    if top:
+        assert np.array_equal(mirrored[top - 1], mirrored[top])
+    if left:
+        assert np.array_equal(mirrored[:, left - 1], mirrored[:, left])
+    assert np.allclose(square.from_model(mirrored), square.from_model(fitted))
