@@ -4,6 +4,7 @@ outputs.py        what pipelines return
 text_to_cxr.py    chest X-rays from a sentence
 augmentation.py   training pictures from training pictures, with their masks
 anomaly.py        where a picture departs from healthy anatomy
+over_text_to_image.py  what these two share of a model
 pictures.py       grey pictures into latents, painted there, and back
 redrawing.py      one picture varied, painted in part, or drawn from words
 large_image.py    tissue of any size from embeddings

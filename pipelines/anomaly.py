@@ -7,12 +7,9 @@ AutoPaint (arXiv 2305.12358) by default; pDDPM (2303.03758), AutoDDPM (2305.1964
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,6 +42,7 @@ from gen.store.card import read_card
 from gen.store.catalogue import resolve
 from gen.types import Component, ModelCall, Process
 from pipelines.outputs import AnomalyMap
+from pipelines.over_text_to_image import OverTextToImage
 from pipelines.pictures import (
     decode_pictures,
     encode_pictures,
@@ -52,7 +50,6 @@ from pipelines.pictures import (
     painter,
     picture_networks,
 )
-from pipelines.text_to_cxr import TextToCXRPipeline
 
 METHOD: MethodName = "autopaint"
 FALSE_POSITIVE_RATE = 0.05  # of healthy pictures, in which something is marked
@@ -71,63 +68,18 @@ class SquareDeparture:
     healthy: NDArray[np.float32]
 
 
-class AnomalyPipeline(DiffusionPipeline):
+class AnomalyPipeline(OverTextToImage):
     """Anomaly maps by any Stable-Diffusion-shaped model that knows what healthy looks like.
 
     Args:
         vae, text_encoder, tokenizer, unet, scheduler: see `TextToCXRPipeline`.
     """
 
-    def __init__(
-        self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any
-    ) -> None:
-        super().__init__()
-        self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
-        )
-
-    @classmethod
-    def over(cls, drawn: TextToCXRPipeline) -> Self:
-        """By a model that is loaded already; it and its networks are shared."""
-        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
-        pipeline.register_to_config(_name_or_path=drawn.config._name_or_path)
-        return pipeline
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        model_id: str | Path,
-        *,
-        torch_dtype: torch.dtype | None = None,
-        allow_download: bool = False,
-    ) -> Self:
-        """Load an embedded model, a folder, a hub id or a Stable Diffusion checkpoint, safely.
-
-        Raises:
-            ModelRefused: see `gen.store.loading.load_components`.
-        """
-        return cls.over(
-            TextToCXRPipeline.from_pretrained(
-                model_id, torch_dtype=torch_dtype, allow_download=allow_download
-            )
-        )
-
-    @property
-    def text_to_image(self) -> TextToCXRPipeline:
-        """The model as it draws; its networks are this pipeline's."""
-        return TextToCXRPipeline(**self.components)
-
     @cached_property
     def calibration(self) -> AnomalyCalibration | None:
         """Of the model's card; None if there is none, or it says nothing of anomalies."""
         card = None if self.model_id is None else read_card(resolve(self.model_id).path)
         return None if card is None else calibration_in(card.calibration)
-
-    @property
-    def model_id(self) -> str | None:
-        """What the model was loaded by; None if it was put together from components."""
-        loaded: str | None = self.config.get("_name_or_path")
-        return loaded
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -141,11 +93,6 @@ class AnomalyPipeline(DiffusionPipeline):
             **picture_networks(self.text_to_image),
             "features": lambda pictures: self.encoder.fine_tokens(pictures),
         }
-
-    @property
-    def size(self) -> int:
-        """Side in pixels of the square that pictures are seen in."""
-        return self.text_to_image.default_size
 
     def __call__(
         self,
@@ -251,11 +198,6 @@ class AnomalyPipeline(DiffusionPipeline):
         """Where "autopaint" paints, by the card; None if it does not say."""
         points = self.calibration.methods if self.calibration else {}
         return points["autopaint"].suspicious if "autopaint" in points else None
-
-    @cached_property
-    def weight_sha256(self) -> str:
-        """Hash over all weight files of the model that was loaded, read once."""
-        return resolve(self.config._name_or_path).weight_sha256
 
     @property
     def num_inference_steps(self) -> dict[MethodName, int]:

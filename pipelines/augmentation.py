@@ -6,13 +6,9 @@ which the difference is laid over the picture. See `gen.augmentation`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import torch
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from gen.anomaly.calibration import HEALTHY_PROMPT
@@ -30,76 +26,26 @@ from gen.data.model_square import ModelSquare
 from gen.data.prompt_labels import without_findings
 from gen.engine import Engine
 from gen.errors import InvalidInput
-from gen.store.catalogue import resolve
 from gen.types import Component, Process
 from pipelines.outputs import Augmented
+from pipelines.over_text_to_image import OverTextToImage
 from pipelines.pictures import picture_networks
 from pipelines.redrawing import Area, OnDone, Sampling, Source, painted, synthesised, varied
-from pipelines.text_to_cxr import TextToCXRPipeline
 
 ROWS = 16  # of a forward
 
 
-class AugmentationPipeline(DiffusionPipeline):
+class AugmentationPipeline(OverTextToImage):
     """Augmentation by any Stable-Diffusion-shaped model of the kind of picture.
 
     Args:
         vae, text_encoder, tokenizer, unet, scheduler: see `TextToCXRPipeline`.
     """
 
-    def __init__(
-        self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any
-    ) -> None:
-        super().__init__()
-        self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler
-        )
-
-    @classmethod
-    def over(cls, drawn: TextToCXRPipeline) -> Self:
-        """By a model that is loaded already; it and its networks are shared."""
-        pipeline = cls(drawn.vae, drawn.text_encoder, drawn.tokenizer, drawn.unet, drawn.scheduler)
-        pipeline.register_to_config(_name_or_path=drawn.config._name_or_path)
-        return pipeline
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        model_id: str | Path,
-        *,
-        torch_dtype: torch.dtype | None = None,
-        allow_download: bool = False,
-    ) -> Self:
-        """Load an embedded model, a folder, a hub id or a Stable Diffusion checkpoint, safely.
-
-        Raises:
-            ModelRefused: see `gen.store.loading.load_components`.
-        """
-        return cls.over(
-            TextToCXRPipeline.from_pretrained(
-                model_id, torch_dtype=torch_dtype, allow_download=allow_download
-            )
-        )
-
-    @property
-    def text_to_image(self) -> TextToCXRPipeline:
-        """The model as it draws; its networks are this pipeline's."""
-        return TextToCXRPipeline(**self.components)
-
     @property
     def networks(self) -> dict[str, Component]:
         """What this pipeline's model calls name."""
         return picture_networks(self.text_to_image)
-
-    @cached_property
-    def weight_sha256(self) -> str:
-        """Hash over all weight files of the model that was loaded, read once."""
-        return resolve(self.config._name_or_path).weight_sha256
-
-    @property
-    def size(self) -> int:
-        """Side in pixels of the square that pictures are seen in."""
-        return self.text_to_image.default_size
 
     def __call__(
         self,
