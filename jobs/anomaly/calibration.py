@@ -87,10 +87,10 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     }
     sources = [f"{len(healthy)} healthy pictures of {config.data.name}, split {config.split}"]
     if stay is not None:
-        sources += [stay.data] if stay.data not in sources else []
+        sources += stay.data.split("; ")
         found = stay.methods | found
     calibration = AnomalyCalibration(
-        prompt=config.prompt, data="; ".join(sources), methods=found
+        prompt=config.prompt, data="; ".join(dict.fromkeys(sources)), methods=found
     ).model_dump(mode="json")
     fields = card.model_dump(exclude={"weights", "calibration"})
     write_card(folder, **fields, calibration={**card.calibration, "anomaly": calibration})
