@@ -49,7 +49,7 @@ def forest(rows: Sequence[tuple[str, dict[str, Any]]], title: str, *, zero: bool
         axes.plot([each["low"], each["high"]], [y, y], color=MARK, lw=2)
         axes.plot(each["value"], y, "o", color=MARK, ms=5)
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top, and none on the axis
     axes.set_title(title, loc="left", fontsize=10)
     return png(figure)
 

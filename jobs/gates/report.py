@@ -102,8 +102,9 @@ def summary(found: Quality | None) -> list[str]:
     if found.planted and found.false_alarms is not None:
         worst = min(found.planted, key=lambda name: found.planted[name].value)
         lines.append(
-            f"Of known copies at least {found.planted[worst].value:.0%} are found (the worst:"
-            f" {worst}), and {found.false_alarms.value:.1%} of real images of others are called so."
+            f"Of known copies at least {found.planted[worst].value:.0%} are found (fewest of those"
+            f" changed by {worst}), and {found.false_alarms.value:.1%} of real images of others are"
+            " called so."
         )
     return lines
 
