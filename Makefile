@@ -25,7 +25,7 @@ test: install
 	$(RUN) pytest -m ray
 
 faults: install
-	$(RUN) pytest -m faults
+	$(RUN) pytest -m faults -s
 
 check: install
 	$(RUN) ruff format --check .
@@ -36,3 +36,4 @@ check: install
 bench: install
 	$(RUN) medphantom bench engine --json
 	$(RUN) medphantom bench serve --json
+	$(RUN) medphantom bench jobs --json

@@ -1,10 +1,14 @@
 """A Ray cluster of this machine alone."""
 
+import contextlib
 import logging
 import os
 import random
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray._private.node import Node
@@ -25,19 +29,16 @@ def start_ray(
     # Ray's default of 15 lets whatever else runs preempt one of a forward's threads, and the others
     # wait for it
     os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # it says only that there is a token
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for tries_left in reversed(range(TRIES)):
         try:
-            ray.init(
+            _init(
                 address="local",
                 num_cpus=num_cpus,
                 object_store_memory=None if object_store_mb is None else object_store_mb * 2**20,
                 include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
             )
         except Exception as error:  # Ray has no class of its own for it
             _end_half_started(error)
@@ -46,6 +47,38 @@ def start_ray(
             time.sleep(1)
         else:
             return
+
+
+def join_ray(address: str) -> None:
+    """Connect to a cluster. Raises whatever Ray raises."""
+    _init(address=address)
+
+
+def _init(**options: Any) -> None:
+    """Start or join a cluster. Who sets RAY_BACKEND_LOG_LEVEL hears more from Ray."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # what dies is told in a line of ours; Ray's C++ would fill stderr with what it meets meanwhile
+    quiet = os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal") == "fatal"
+    with _only_python_on_stderr() if quiet else contextlib.nullcontext():
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+
+
+@contextlib.contextmanager
+def _only_python_on_stderr() -> Iterator[None]:
+    """Ray's C++ says there at its start how much it will say, however little that is."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    python = sys.stderr
+    if python is sys.__stderr__:  # and not what a test put there
+        # never closed: another thread may be drawing a bar
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, closefd=False)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+        sys.stderr = python
 
 
 def _end_half_started(error: Exception) -> None:

@@ -24,6 +24,7 @@ from gen.types import Components, Process
 from jobs.device import Precision, precise, rows_at_once
 from jobs.engine_loop import EngineLoop
 from jobs.row_budget import exact_rows
+from jobs.runner.deaths import Deadly, Suspicion
 from jobs.runner.items import Item, read_items
 from jobs.runner.judges import judges_of
 from jobs.runner.kinds import Files, Kind, kind_of, read_files
@@ -92,8 +93,11 @@ class Maker:
         """Stop what is under way."""
         self._loop.close()
 
-    def make(self, shard: int) -> Shard:
+    def make(self, shard: int, suspicion: Suspicion | None = None) -> Shard:
         """The note of a shard: made now, unless it is there.
+
+        Args:
+            suspicion: told of the items, if they are to be made one at a time.
 
         Raises:
             OSError: it cannot be written; nothing was changed.
@@ -101,9 +105,11 @@ class Maker:
         done = verified(self.out, self.job, shard)
         if done is not None:
             return done
+        if suspicion is not None and not suspicion.one_at_a_time:
+            suspicion = None
         with Counter(self.out, shard) as counter:
             return write_shard(
-                self.out, self.job, shard, lambda log: self._samples(shard, log, counter)
+                self.out, self.job, shard, lambda log: self._samples(shard, log, counter, suspicion)
             )
 
     def _exact_rows(self, networks: Components) -> dict[str, int]:
@@ -113,14 +119,17 @@ class Maker:
         process = task.process(self._pipeline, spec, item, lambda *_: None)
         return {"max_rows": most, "exact_rows": exact_rows(process, networks, most)}
 
-    def _samples(self, shard: int, log: ShardLog, counter: Counter) -> Iterator[Sample]:
-        """In the order of the items, a few under way at a time."""
+    def _samples(
+        self, shard: int, log: ShardLog, counter: Counter, suspicion: Suspicion | None
+    ) -> Iterator[Sample]:
+        """In the order of the items, a few under way at a time; under suspicion, one."""
+        at_once = self._at_once if suspicion is None else 1
         waiting: deque[_Started] = deque()
         coming = read_items(self.out, shard)
         try:
             while True:
-                while len(waiting) < self._at_once and (item := next(coming, None)) is not None:
-                    started = self._start(item, log)
+                while len(waiting) < at_once and (item := next(coming, None)) is not None:
+                    started = self._start(item, log, suspicion)
                     if started is None:
                         counter.add(made=False)
                     else:
@@ -135,11 +144,14 @@ class Maker:
             for each in waiting:
                 each.future.cancel()
 
-    def _start(self, item: Item, log: ShardLog) -> _Started | None:
+    def _start(self, item: Item, log: ShardLog, suspicion: Suspicion | None) -> _Started | None:
         """Read what the item is made from and submit its process; note why not."""
         try:
             if item.error is not None:
                 raise InvalidInput(item.error)
+            if suspicion is not None:
+                suspicion.refuse(item)
+                suspicion.under_way(alone=item)
             files = read_files(item, Path(self.job.root))
             spec = self.kind.check(self.job.spec, item, files)
             process = self._process(item, spec, files)
@@ -253,7 +265,7 @@ def reason_of(error: Exception) -> str:
     """Why an item failed. Raises what is no item's fault: a full disk, a worker that stops."""
     if isinstance(error, CancelledError) or (isinstance(error, OSError) and error.errno in FULL):
         raise error
-    if isinstance(error, InvalidInput | ModelRefused):
+    if isinstance(error, InvalidInput | ModelRefused | Deadly):
         return str(error)
     # the message of a foreign error may quote what it choked on
     return f"{type(error).__name__} while it was made"

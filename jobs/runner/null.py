@@ -1,6 +1,8 @@
 """A task of almost no work, to measure the runner itself: a convolution that settles noise."""
 
 import io
+import os
+import signal
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +25,7 @@ class NullSpec(Spec):
     prompt: Sentence = "nothing"
     num_inference_steps: int = Field(4, ge=1, le=10_000)
     side: int = Field(32, ge=8, le=1024)
+    fatal: bool = Field(False, description="Kills its process, as a fault in a library would")
     seed: Seed | None = None
 
 
@@ -83,9 +86,12 @@ class Null(Task):
         noise = torch.randn(1, 1, spec.side, spec.side, generator=generator)
 
         def settle() -> "Process[tuple[Tensor]]":
+            if spec.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
             sample = noise.to(pipeline.device)
             for _ in range(spec.num_inference_steps):
-                sample = sample + (yield ModelCall("unet", (sample,)))
+                # finite, however many steps
+                sample = (sample + (yield ModelCall("unet", (sample,)))).clamp(-8, 8)
             return (sample.sigmoid(),)
 
         return settle()

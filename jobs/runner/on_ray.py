@@ -11,8 +11,9 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from gen.errors import InvalidInput, MedphantomError
-from jobs.cluster import start_ray
+from jobs.cluster import join_ray, start_ray
 from jobs.runner.worker import SHARDS_AT_ONCE, Outcome, ShardWorker
+from jobs.vigil import while_alive
 
 OBJECT_STORE_MB = 200  # only numbers of shards and counts lie in it
 
@@ -62,9 +63,8 @@ def _pool(workers: int | None, threads: int | None) -> Pool:
 
 
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        join_ray(address)
     except Exception as error:  # Ray has no class of its own for it
         raise InvalidInput(
             f"address is {address!r}, but no Ray cluster answers there ({type(error).__name__});"
@@ -76,7 +76,7 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
     """Make shards; outcomes come as they are done. A worker that dies is started again.
 
     Raises:
-        MedphantomError: the cluster has died.
+        RayDied: the cluster has died.
     """
     _keep_quiet()
     workers = min(pool.workers, len(shards))
@@ -89,13 +89,8 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
         num_cpus=pool.threads,
         num_gpus=pool.gpus,
     )
-    try:
-        for row in made.iter_rows():
-            yield Outcome(**row)
-    except Exception as error:  # of many classes, by what died first
-        raise MedphantomError(
-            f"Ray has died ({type(error).__name__}); run the job again, it goes on"
-        ) from error
+    for row in while_alive(made.iter_rows()):
+        yield Outcome(**row)
 
 
 def _keep_quiet() -> None:

@@ -6,8 +6,8 @@ again to the same bytes.
 
 import fcntl
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gen.errors import Conflict, MedphantomError, ModelRefused
 from gen.store.catalogue import resolve
 from jobs.bars import Bars, Count, bars
 from jobs.data_stores import data_set, is_named
+from jobs.runner.deaths import forgive
 from jobs.runner.freeze import freeze
 from jobs.runner.judges import check_gates, teach
 from jobs.runner.kinds import kind_of
@@ -169,8 +170,12 @@ def _make_missing(
         drawn.say(f"{there} of {job.num_items} results are there from before")
     if not pending:
         return
-    with _watched(out, tally, drawn.counter("making", job.num_items, there)):
-        for outcome in _outcomes(out, pending, crew):
+    with (
+        _watched(out, tally, drawn.counter("making", job.num_items, there)),
+        _forgiving(out),
+        closing(_outcomes(out, pending, crew)) as outcomes,
+    ):
+        for outcome in outcomes:
             if outcome.stop:
                 raise Stopped(
                     f"{outcome.stop}. {tally.made + tally.failed} of {job.num_items} results are"
@@ -180,7 +185,18 @@ def _make_missing(
             on_outcome(outcome)
 
 
-def _outcomes(out: Path, pending: Sequence[int], crew: Crew) -> Iterator[Outcome]:
+@contextmanager
+def _forgiving(out: Path) -> Iterator[None]:
+    """Forget the deaths over shards at an end that somebody chose."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        forgive(out)
+        raise
+    forgive(out)
+
+
+def _outcomes(out: Path, pending: Sequence[int], crew: Crew) -> Generator[Outcome, None, None]:
     if crew.workers == 0:
         yield from make_here(out, pending, crew.threads)
         return

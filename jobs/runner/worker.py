@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from gen.errors import InvalidInput, MedphantomError
 from jobs.device import peak_mb
+from jobs.runner.deaths import Watch
 from jobs.runner.spec import read_job
 
 if TYPE_CHECKING:  # torch is imported where images are made
     from jobs.runner.maker import Maker
 
+HOPELESS = "workers die before they make anything, as for want of memory"
 SHARDS_AT_ONCE = 2  # the end of one shard and the begin of the next share forwards
 
 
@@ -51,6 +53,7 @@ class ShardWorker:
         self._out, self._threads = Path(out), threads
         self._maker: Maker | None = None
         self._loading = threading.Lock()
+        self._watch = Watch(SHARDS_AT_ONCE)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Outcomes by column, of the shards in a column."""
@@ -60,9 +63,12 @@ class ShardWorker:
     def make(self, shard: int) -> Outcome:
         """Make one shard."""
         try:
-            maker = self._loaded()
-            began = time.time()
-            note = maker.make(shard)
+            with self._watch.over(self._out, shard) as suspicion:
+                if suspicion.hopeless:
+                    return Outcome(shard, stop=HOPELESS)
+                maker = self._loaded()
+                began = time.time()
+                note = maker.make(shard, suspicion)
             return Outcome(
                 shard, note.num_made, note.num_failed, began, time.time(), os.getpid(), peak_mb()
             )

@@ -11,6 +11,9 @@ from typing import Any, Self
 
 import yaml
 
+NO_START = (
+    b"or with --workers 0 without Ray\n"  # what a driver says in the end if Ray does not start
+)
 WAIT_S = 600  # on a machine that does other things, too
 
 
@@ -61,9 +64,11 @@ class JobProcess:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
     def wait(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end; its exit code. Started again where Ray did not start in time."""
         assert self.process is not None
-        return self.process.wait(WAIT_S)
+        while (code := self.process.wait(WAIT_S)) != 0 and self.log.read_bytes().endswith(NO_START):
+            self.start()
+        return code
 
     def running(self) -> bool:
         """Whether the driver lives."""
@@ -85,6 +90,26 @@ class JobProcess:
         while self.notes() < count and self.running():
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
+            if not self.running() and self.log.read_bytes().endswith(NO_START):
+                self.start()
+
+    def wait_for_work(self, count: int) -> None:
+        """Wait until so many workers are there; a driver that has ended is started again."""
+        deadline = time.monotonic() + WAIT_S
+        while len(self.workers()) < count:
+            assert time.monotonic() < deadline, self.log.read_text()
+            if not self.running():
+                self.start()
+            time.sleep(0.1)
+
+    def wait_for_end(self) -> None:
+        """Wait for a driver that cannot go on."""
+        assert self.process is not None
+        assert self.process.wait(60) != 0
+
+    def workers(self) -> list[int]:
+        """Its processes that make shards."""
+        return [pid for pid in self.tree()[1:] if "MapWorker" in _title(pid)]
 
     def tree(self) -> list[int]:
         """The driver and everything it started, directly or not."""
@@ -109,7 +134,7 @@ class JobProcess:
         elif victim == "ray":
             pids = others
         else:
-            pids = [pid for pid in others if "MapWorker" in _title(pid)][:1]
+            pids = self.workers()[:1]
         for pid in pids:
             _kill(pid)
         return len(pids)
