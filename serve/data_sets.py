@@ -73,7 +73,10 @@ class DataSets:
             with self._copying:
                 return data_set(reference, self._stores, self._copies)
         except (InvalidInput, NotFound, FileNotFoundError) as error:
-            said = "there is none" if isinstance(error, FileNotFoundError) else str(error)
+            roots = {str(Path(root)): f"store {name!r}" for name, root in self._stores.items()}
+            roots |= {str(Path(root).resolve()): said for root, said in roots.items()}
+            missing = isinstance(error, FileNotFoundError)
+            said = "the store has none there" if missing else _without(str(error), roots)
             raise InvalidInput(f"{name} is {reference!r}: {said}") from error
 
     def _items(self, spec: DataSetSpec) -> tuple[list[ItemSpec], float]:
