@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gen.errors import InvalidInput, NotFound
+from gen.errors import InvalidInput, MedphantomError, NotFound
 from jobs.data_stores import data_set
 from jobs.tasks.data_set import MAX_ITEMS, DataSet, DataSetSpec
 from jobs.tasks.task import ItemSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a second's import, which few services need
     from jobs.runner.spec import JobSpec
 
 MAX_ROOTS = 64  # of jobs that are remembered
-ITEM_ERRORS = (InvalidInput, NotFound)  # of a row or its files; more is a loss
+AWAY_S = 30.0  # until a store that is away is asked again
 
 
 class DataSets:
@@ -173,8 +173,11 @@ def with_data_sets(data_sets: DataSets, execute: Execute) -> Execute:
                     raise InvalidInput(item["item"]["error"])
                 spec = DataSetSpec.model_validate(work.spec)
                 files = await data_sets.files(work.request_id, spec, item["item"])
-            except ITEM_ERRORS as error:
+            except InvalidInput as error:
                 yield Failed(index, str(error), retry=False)
+                return
+            except MedphantomError as error:  # the store is away, for all items
+                yield Waits(index, str(error), AWAY_S)
                 return
             work = replace(work, items={index: {**item, "files": files}})
         async with aclosing(execute(work)) as news:  # type: ignore[type-var]

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gen.data.bundle import pack, unpack
-from gen.errors import InvalidInput
+from gen.errors import InvalidInput, MedphantomError
 from jobs.sink import Sink
 from jobs.tasks.data_set import DataSet
 from jobs.work import Failed, News, Waits, Work
 from jobs.worker import Execute, in_thread
-from serve.data_sets import DataSets
+from serve.data_sets import AWAY_S, DataSets
 
 if TYPE_CHECKING:  # torch, which is needed only where a job has gates
     from jobs.bars import Bars, Report
@@ -119,6 +119,9 @@ def with_teacher(teacher: Teacher, execute: Execute) -> Execute:
                 digest = teacher.taught(work.request_id, gates)
             except InvalidInput as error:
                 yield Failed(index, str(error), retry=False)
+                return
+            except MedphantomError as error:  # the store of the reference, or the sink, is away
+                yield Waits(index, str(error), AWAY_S)
                 return
             if digest is None:
                 said = teacher.said(work.request_id)

@@ -48,7 +48,13 @@ async def readable(
 Readable = Annotated[Job, Depends(readable)]
 
 
-@router.get("/{job_id}/report", responses={200: {"content": {HTML: {}, "application/json": {}}}})
+@router.get(
+    "/{job_id}/report",
+    responses={
+        200: {"content": {HTML: {}, "application/json": {}}},
+        406: {"description": "Accept names neither HTML nor JSON"},
+    },
+)
 async def report(request: Request, job: Readable, service: TheService) -> Response:
     """What was made of a data set so far, and what its gates let pass, of whom.
 

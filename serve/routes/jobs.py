@@ -52,7 +52,8 @@ async def create_job(
 ) -> JobAnswer:
     """Accept a job. It will be finished, whatever process dies meanwhile.
 
-    With an Idempotency-Key the same request may be sent again and makes one job.
+    A `data-set` is any task over the rows of a manifest in a configured store; a key needs the
+    scope `data`. With an Idempotency-Key the same request may be sent again and makes one job.
     """
     job_id = id_of(caller, idempotency_key)
     job, _ = await service.create_job(caller, TASKS[body.task], body.spec, job_id)
