@@ -14,7 +14,7 @@ from jobs.engine_loop import EngineLoop
 from jobs.model_pool import LoadedModel, ModelPool
 from jobs.row_budget import RowBudget
 from jobs.tasks import TASKS
-from jobs.tasks.task import ItemSpec, Made, Task
+from jobs.tasks.task import GivenUp, ItemSpec, Made, Task
 from jobs.work import Done, Failed, News, Preview, Started, Step, Work
 
 PREVIEW_S = 1.0  # a preview costs a decoder row
@@ -164,19 +164,14 @@ class _Making:
     async def make(self) -> None:
         """Tell of the item's start, steps and end."""
         try:
-            process = await _read(
-                self.task,
-                self.task.process,
-                self.model.pipeline,
-                self.spec,
-                self.item,
-                self._on_step,
-            )
+            process = await _read(self.task, self._process)
             self.tell(Started(self.index))
             future = self.executor.submit(self.work, process, self.model, self.work.exact)
             result = await asyncio.wrap_future(future)
             made = await asyncio.to_thread(self._encode, result)
             self.tell(Done(self.index, made))
+        except GivenUp as error:
+            self.tell(Failed(self.index, str(error), retry=False, record=error.record))
         except (InvalidInput, ModelRefused) as error:
             self.tell(Failed(self.index, str(error), retry=False))
         except asyncio.CancelledError:
@@ -189,6 +184,11 @@ class _Making:
         finally:
             for preview in self.previews:
                 preview.cancel()
+
+    def _process(self) -> Any:
+        made_of = (self.model.pipeline, self.spec, self.item)
+        self.executor.pool.add(self.model, self.task.extra_networks(*made_of))
+        return self.task.process(*made_of, self._on_step)
 
     def _encode(self, result: Any) -> Made:
         rows = self.executor.rows

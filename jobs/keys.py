@@ -33,6 +33,7 @@ class Scope(StrEnum):
     JOBS = "jobs"
     METRICS = "metrics"
     PACS = "pacs"  # name studies of patients in a PACS
+    DATA = "data"  # name data sets of configured stores
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gen.errors import NotAllowed
 from jobs.store import JobStore
 
 FACT = "link-secret"
+OUTPUTS = "outputs"  # of a whole job, in place of an item
 
 
 def link_secret(store: JobStore) -> bytes:
@@ -19,13 +20,13 @@ def link_secret(store: JobStore) -> bytes:
     return bytes.fromhex(store.remember(FACT, {"hex": secrets.token_hex(32)})["hex"])
 
 
-def sign(secret: bytes, job_id: str, index: int, expires: int) -> str:
+def sign(secret: bytes, job_id: str, index: int | str, expires: int) -> str:
     """The signature, 43 characters that need no escape in a URL.
 
     Args:
         secret: what `link_secret` gives.
         job_id: of the job.
-        index: of the item.
+        index: of the item, or `OUTPUTS`.
         expires: unix time in seconds from which the link is void.
     """
     # numbers first: whatever the id holds, no two triples give the same message
@@ -34,7 +35,9 @@ def sign(secret: bytes, job_id: str, index: int, expires: int) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def check(secret: bytes, job_id: str, index: int, expires: int, signature: str, now: float) -> None:
+def check(
+    secret: bytes, job_id: str, index: int | str, expires: int, signature: str, now: float
+) -> None:
     """Let a link pass that `sign` made and that has not ended at unix time `now`.
 
     Raises:

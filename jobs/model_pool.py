@@ -81,6 +81,12 @@ class ModelPool:
         with self._lock:
             loaded.users -= 1
 
+    def add(self, loaded: LoadedModel, networks: dict[str, Component]) -> None:
+        """Let items of the model call these, too; a name that is there stays as it is."""
+        with self._adding:
+            for name, network in networks.items():
+                loaded.networks.setdefault(name, network)
+
     def memory(self) -> dict[str, int]:
         """Bytes of each loaded model."""
         with self._lock:
@@ -102,10 +108,8 @@ class ModelPool:
         if task.name in loaded.tasks:
             return loaded
         try:
-            with self._adding:
-                for name, network in task.networks(loaded.pipeline).items():
-                    loaded.networks.setdefault(name, network)
-                loaded.tasks.add(task.name)
+            self.add(loaded, task.networks(loaded.pipeline))
+            loaded.tasks.add(task.name)
         except Exception:
             self.release(loaded)
             raise

@@ -42,6 +42,7 @@ def advance(
     preview: str | None,
 ) -> None:
     """Note the steps of a running item, and show it in place of its last preview."""
+    job.message = None
     _set_steps(job, item, step, num_steps)
     emit(session, job, now, "step", index=item.index, step=step, num_steps=num_steps)
     if preview is not None:
@@ -55,6 +56,13 @@ def requeue(job: JobRow, item: ItemRow, not_before: float) -> None:
     _move(job, item, State.QUEUED)
     _set_steps(job, item, 0, item.num_steps)
     item.not_before = not_before
+
+
+def wait(session: Session, job: JobRow, until: float, message: str) -> None:
+    """Let the queued items of a job wait, and say why."""
+    queued = (ItemRow.job_id == job.id, ItemRow.state == State.QUEUED, ItemRow.not_before < until)
+    session.execute(update(ItemRow).where(*queued).values(not_before=until))
+    job.message = message
 
 
 def fail_attempt(
@@ -135,6 +143,7 @@ def _end(
     session: Session, job: JobRow, item: ItemRow, now: float, state: State, **data: Any
 ) -> None:
     _move(job, item, state)
+    job.message = None
     _drop_preview(session, item)
     emit(session, job, now, "item", index=item.index, status=state, **data)
     if job.num_failed == job.num_items - job.num_succeeded:

@@ -12,10 +12,16 @@ PARTS = Path(__file__).parent / "page"
 
 
 def write_page(path: Path, template: Path, values: Mapping[str, Any]) -> None:
-    """Write a page; an older one is replaced.
+    """Write what `page_of` gives; an older file is replaced."""
+    page = page_of(template, values)
+    with atomic_file(path, overwrite=True) as stream:
+        stream.write(page.encode())
+
+
+def page_of(template: Path, values: Mapping[str, Any]) -> str:
+    """A page as HTML.
 
     Args:
-        path: of the HTML file.
         template: may include what lies beside it and in `jobs/page/`.
         values: by their names in the template; one that is missing is an error.
     """
@@ -24,6 +30,4 @@ def write_page(path: Path, template: Path, values: Mapping[str, Any]) -> None:
         autoescape=True,
         undefined=StrictUndefined,
     )
-    page = environment.get_template(template.name).render(values)
-    with atomic_file(path, overwrite=True) as stream:
-        stream.write(page.encode())
+    return environment.get_template(template.name).render(values)

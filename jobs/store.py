@@ -258,7 +258,14 @@ class JobStore:
                 item.record, item.file, item.sha256, item.size = record, file, sha256, size
                 moves.succeed(session, job, item, self._clock())
 
-    def fail(self, lease: Lease, reason: str, retry: bool, after_s: float = 0.0) -> None:
+    def fail(
+        self,
+        lease: Lease,
+        reason: str,
+        retry: bool,
+        after_s: float = 0.0,
+        record: dict[str, Any] | None = None,
+    ) -> None:
         """Say that an attempt failed; the item is queued again or failed. Raises LeaseLost.
 
         Args:
@@ -266,8 +273,11 @@ class JobStore:
             reason: for the client, without anything of the spec.
             retry: whether another attempt may go better; there are MAX_ATTEMPTS at most.
             after_s: how long nobody leases the item before another attempt.
+            record: what is known of what was made and refused, in JSON's types.
         """
         with self._holding(lease) as (session, job, item):
+            if record is not None:
+                item.record = record
             now = self._clock()
             moves.fail_attempt(session, job, item, now, reason, now + after_s if retry else None)
 
@@ -286,6 +296,19 @@ class JobStore:
                 moves.lose(session, job, item, now, now + delay_s)
             else:
                 moves.requeue(job, item, now + delay_s)
+
+    def postpone(self, lease: Lease, delay_s: float, message: str) -> None:
+        """Give an item back, and let all of its job wait as long. Raises LeaseLost.
+
+        Args:
+            lease: of the item.
+            delay_s: how long nobody leases any of the job's queued items.
+            message: why, for the client; it stands until an item goes on.
+        """
+        with self._holding(lease) as (session, job, item):
+            until = self._clock() + delay_s
+            moves.requeue(job, item, until)
+            moves.wait(session, job, until, message)
 
     @contextmanager
     def _holding(

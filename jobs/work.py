@@ -74,6 +74,16 @@ class Failed:
     reason: str
     retry: bool
     after_s: float = 0.0
+    record: dict[str, Any] | None = None  # what is known of what was made and refused
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Nothing of the item's job can be made yet; look again after so many seconds."""
+
+    index: int
+    reason: str
+    after_s: float
 
 
 News = Started | Step | Preview | Done | Failed

@@ -16,9 +16,9 @@ from gen.sharing import BATCH
 from jobs.sink import Sink
 from jobs.store import JobStore, Lease
 from jobs.tasks.task import Made
-from jobs.work import Done, Failed, News, Preview, Step, Work
+from jobs.work import Done, Failed, News, Preview, Step, Waits, Work
 
-Execute = Callable[[Work], AsyncIterator[News]]
+Execute = Callable[[Work], AsyncIterator[News | Waits]]
 R = TypeVar("R")
 
 POLL_S = 0.5  # how long a new job waits at most
@@ -142,11 +142,11 @@ class Worker:
         async with aclosing(self._execute(work)) as news:  # type: ignore[type-var]
             async for each in news:
                 await self._note(lease, each)
-                ended = ended or isinstance(each, Done | Failed)
+                ended = ended or isinstance(each, Done | Failed | Waits)
         if not ended:
             raise MedphantomError("the news ended before the item did")
 
-    async def _note(self, lease: Lease, news: News) -> None:
+    async def _note(self, lease: Lease, news: News | Waits) -> None:
         match news:
             case Step():
                 await in_thread(self._store.progress, lease, news.step, news.num_steps)
@@ -156,7 +156,9 @@ class Worker:
                 await in_thread(progress, lease, news.step, news.num_steps, picture)
             case Failed():
                 fail = self._store.fail
-                await in_thread(fail, lease, news.reason, news.retry, news.after_s)
+                await in_thread(fail, lease, news.reason, news.retry, news.after_s, news.record)
+            case Waits():
+                await in_thread(self._store.postpone, lease, news.after_s, news.reason)
             case Done():
                 publishing = asyncio.ensure_future(self._publish(lease, news.made))
                 try:

@@ -20,7 +20,7 @@ from jobs.work import Done, Failed, News, Preview, Started, Step
 from serve.accept import preferred
 from serve.auth import Caller
 from serve.errors import answer_of
-from serve.schemas import job_json
+from serve.links import job_answer
 from serve.service import Service
 
 EVENTS = "text/event-stream"
@@ -37,7 +37,7 @@ async def answer_live(
     """
     if "respond-async" in request.headers.get("prefer", "").lower():
         job, _ = await service.create_job(caller, task, spec)
-        return accepted(job, {"Preference-Applied": "respond-async"})
+        return accepted(service, job, {"Preference-Applied": "respond-async"})
     offers = ["application/json", file_type, EVENTS]
     kind = preferred(request.headers.get("accept"), offers)
     if kind == EVENTS:
@@ -59,9 +59,9 @@ async def answer_live(
     return JSONResponse(body)
 
 
-def accepted(job: Job, headers: dict[str, str] | None = None) -> JSONResponse:
+def accepted(service: Service, job: Job, headers: dict[str, str] | None = None) -> JSONResponse:
     """202, and where the job is."""
-    body = job_json(job).model_dump(mode="json")
+    body = job_answer(service, job).model_dump(mode="json")
     return JSONResponse(body, 202, {"Location": f"/v1/jobs/{job.id}", **(headers or {})})
 
 

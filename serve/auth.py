@@ -13,7 +13,7 @@ from jobs.worker import in_thread
 
 LOCAL = "local"  # everybody, where no keys are needed
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: medphantom keys create NAME")
+bearer = HTTPBearer(auto_error=False, description="An API key: medphantom keys create NAME")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
     async def dependency(
         request: Request,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> Caller:
         doors: Doors = request.app.state.service.doors
         return await doors.caller(credentials.credentials if credentials else None, scope)

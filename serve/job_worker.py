@@ -9,10 +9,12 @@ from ray.serve.handle import DeploymentHandle
 from jobs.sink import Sink
 from jobs.store import JobStore
 from jobs.worker import Worker
+from serve.data_sets import DataSets, with_data_sets
 from serve.logs import join_serve_logs
 from serve.ray_backend import RayBackend
 from serve.settings import AppArgs
 from serve.studies import Studies, with_studies
+from serve.taught_gates import Teacher, with_teacher
 from serve.uploads import sweep, with_uploads
 
 log = logging.getLogger("medphantom.worker")
@@ -27,10 +29,13 @@ class JobWorker:
         join_serve_logs()
         sink = Sink(args.results)
         studies = Studies(args.pacs, args.job_slots)
+        data_sets = DataSets(args.stores, args.copies, args.job_slots)
+        teacher = Teacher(data_sets, sink, args.copies / "gates")
+        execute = with_teacher(teacher, with_data_sets(data_sets, RayBackend(sampler).run_once))
         worker = Worker(
             JobStore(args.store),
             sink,
-            with_uploads(sink, with_studies(studies, RayBackend(sampler).run_once)),
+            with_uploads(sink, with_studies(studies, execute)),
             name=f"worker-{uuid.uuid4().hex[:12]}",
             slots=args.job_slots,
             lease_s=args.lease_s,

@@ -28,8 +28,8 @@ def create_command(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="generate, jobs, metrics, or pacs, for studies of patients in a PACS; generate and"
-            " jobs if none"
+            help="generate, jobs, metrics, pacs for studies of patients in a PACS, or data for data"
+            " sets of configured stores; generate and jobs if none"
         ),
     ] = None,
     work_per_hour: Annotated[

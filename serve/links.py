@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from jobs.job import Item, Job
-from jobs.links import sign
+from jobs.links import OUTPUTS, sign
 from jobs.sink import SUFFIXES
-from serve.schemas import ImageLink
+from jobs.tasks.data_set import DataSet
+from serve.schemas import ImageLink, JobAnswer, job_json
 from serve.service import Service
 
 MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
@@ -30,3 +31,19 @@ def image_link(service: Service, job: Job, item: Item) -> ImageLink | None:
         sha256=item.sha256,
         bytes=item.size,
     )
+
+
+def job_answer(service: Service, job: Job) -> JobAnswer:
+    """A job as callers see it, with links that a browser can open."""
+    return job_json(job, output_links(service, job))
+
+
+def output_links(service: Service, job: Job) -> dict[str, str]:
+    """Of a data set: its report, samples and errors, without a key until the job is forgotten."""
+    if job.task != DataSet.name:
+        return {}
+    expires = int(job.expires_at)
+    signature = sign(service.link_secret, job.id, OUTPUTS, expires)
+    query = f"?expires={expires}&signature={signature}"
+    names = {"report": "report", "samples": "samples.tar", "errors": "errors.jsonl"}
+    return {name: f"/v1/jobs/{job.id}/{path}{query}" for name, path in names.items()}

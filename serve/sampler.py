@@ -8,11 +8,13 @@ from prometheus_client import Metric
 
 from gen.errors import MedphantomError
 from gen.sharing import LIVE
+from jobs.sink import Sink
 from jobs.work import Done, Failed, News, Work
 from serve.backend import Refused, collect
 from serve.logs import join_serve_logs
 from serve.metrics import SamplerMetrics, snapshot
 from serve.settings import AppArgs
+from serve.taught_gates import Taught
 
 log = logging.getLogger("medphantom.sampler")
 
@@ -26,6 +28,7 @@ class Sampler:
         from serve.warm_up import make_executor  # torch, which only this process needs
 
         self._metrics = SamplerMetrics()
+        self._taught = Taught(Sink(args.results), args.copies / "taught")
         self._executor = make_executor(args, self._saw_forward, self._saw_wait)
         log.info("a forward has up to %d rows", self._executor.rows.max_rows)
 
@@ -41,7 +44,7 @@ class Sampler:
     async def run(self, work: Work) -> AsyncIterator[News | Refused]:
         """News of a request."""
         try:
-            async for each in self._executor.run(work):
+            async for each in self._executor.run(await self._taught.given(work)):
                 self._count(work, [each])
                 yield each
         except MedphantomError as error:

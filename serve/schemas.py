@@ -39,6 +39,15 @@ class JobLinks(BaseModel):
     self: str
     items: str
     events: str
+    report: str | None = Field(
+        None, description="Of a data set: what was made and what gates refused; needs no key"
+    )
+    samples: str | None = Field(
+        None, description="Of a data set: a WebDataset of what is made so far; needs no key"
+    )
+    errors: str | None = Field(
+        None, description="Of a data set: a line of JSON for each failed row; needs no key"
+    )
 
 
 class JobAnswer(BaseModel):
@@ -147,8 +156,8 @@ class ModelList(BaseModel):
     data: list[ModelAnswer]
 
 
-def job_json(job: Job) -> JobAnswer:
-    """A job as callers see it."""
+def job_json(job: Job, outputs: dict[str, str]) -> JobAnswer:
+    """A job as callers see it; `outputs` are links to what comes of it as a whole."""
     here = f"/v1/jobs/{job.id}"
     return JobAnswer(
         id=job.id,
@@ -165,7 +174,7 @@ def job_json(job: Job) -> JobAnswer:
         finished_at=job.finished_at and _moment(job.finished_at),
         expires_at=_moment(job.expires_at),
         message=job.message,
-        links=JobLinks(self=here, items=f"{here}/items", events=f"{here}/events"),
+        links=JobLinks(self=here, items=f"{here}/items", events=f"{here}/events", **outputs),
     )
 
 

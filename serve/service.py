@@ -13,6 +13,7 @@ from jobs.keys import KeyStore, Scope
 from jobs.links import link_secret
 from jobs.sink import Sink
 from jobs.store import JobStore
+from jobs.tasks.data_set import DataSetSpec
 from jobs.tasks.served import choose_model
 from jobs.tasks.task import ItemSpec, Spec, Task
 from jobs.work import Done, Failed, News, Work
@@ -20,11 +21,13 @@ from jobs.worker import in_thread
 from serve.admission import Admission
 from serve.auth import Caller, Doors
 from serve.backend import Backend
+from serve.data_sets import DataSets
 from serve.metrics import IngressMetrics
 from serve.settings import AppArgs
 from serve.studies import Studies
 
 SEARCHES = 4  # in PACSs at once, of an ingress
+LISTINGS = 2  # of data sets
 MAX_LIVE_ITEMS = 16  # more would keep a connection open for minutes: that is a job
 
 
@@ -39,6 +42,7 @@ class Service:
     doors: Doors = field(init=False)
     admission: Admission = field(init=False)
     studies: Studies = field(init=False)
+    data_sets: DataSets = field(init=False)
     metrics: IngressMetrics = field(default_factory=IngressMetrics)
     link_secret: bytes = field(init=False, repr=False)
 
@@ -46,6 +50,7 @@ class Service:
         self.store = JobStore(self.args.store)
         self.sink = Sink(self.args.results)
         self.studies = Studies(self.args.pacs, SEARCHES)
+        self.data_sets = DataSets(self.args.stores, self.args.copies, LISTINGS)
         self.link_secret = link_secret(self.store)
         self.doors = Doors(KeyStore(self.args.store), self.args.require_keys)
         self.admission = Admission(
@@ -100,8 +105,8 @@ class Service:
 
         Raises:
             Conflict: the id is taken by another.
-            NotAllowed, InvalidInput, PeerFailed: it names a study, and may not, or its PACS has no
-                such pictures.
+            NotAllowed, InvalidInput, PeerFailed: it names a study or a data set, and may not, or
+                there is none of which it could be made.
         """
         spec = self.resolved(task, spec)
         light, uploads = task.detach(spec)
@@ -129,6 +134,9 @@ class Service:
         self, caller: Caller, task: Task, spec: Spec, job_id: str
     ) -> tuple[list[ItemSpec], float]:
         """The items of a job, and the work of all."""
+        if isinstance(spec, DataSetSpec):
+            caller.require(Scope.DATA)
+            return await self.data_sets.items(spec)
         study = task.study(spec)
         if study is None:
             return task.items(spec, job_id), task.work(spec)

@@ -1,6 +1,7 @@
 """What a service is made of: the arguments of `serve.app:build`."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,6 +35,15 @@ class AppArgs(BaseModel):
         default_factory=lambda: Settings().pacs,
         description="By name, those whose studies callers with the scope pacs may have mapped; "
         "MEDPHANTOM_PACS",
+    )
+    stores: dict[str, str] = Field(
+        default_factory=lambda: Settings().stores,
+        description="By name, folders or fsspec URLs whose data sets callers with the scope data "
+        "may name in jobs; MEDPHANTOM_STORES",
+    )
+    copies: Path = Field(
+        default_factory=lambda: Settings().copies,
+        description="Folder of each host for copies of data sets and what gates learnt of them",
     )
     require_keys: bool = Field(True, description="Refuse callers without an API key")
 

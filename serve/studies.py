@@ -5,37 +5,32 @@ is stored on its way back. An item that is made again after a death gives object
 which are then there already.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gen.data.bundle import unpack
-from gen.errors import Busy, InvalidInput, NotFound, PeerAway, PeerFailed
+from gen.errors import InvalidInput, NotFound, PeerAway, PeerFailed
 from jobs.pacs.settings import PACSSettings
 from jobs.tasks.anomaly_map import DERIVED, PICTURE
 from jobs.tasks.study import MAX_STUDY_PICTURES, Study
 from jobs.tasks.task import Made
 from jobs.tasks.uploads import Radiograph
-from jobs.work import Done, Failed, News, Work
+from jobs.work import Done, Failed, News, Waits, Work
 from jobs.worker import Execute
+from serve.bounded_threads import BoundedThreads
 
 if TYPE_CHECKING:  # DICOMweb takes a second to import, and few services use it
     from jobs.pacs.search import Instance
 
 AWAY_S = 60.0  # until a PACS that is away is asked again for an item
-BUSY_S = 5.0
 PEER_ERRORS = (InvalidInput, NotFound, PeerFailed)  # of a picture and its PACS; more is a loss
-T = TypeVar("T")
 
 
 class Studies:
     """The PACSs that callers may name, asked in threads of their own.
-
-    One that hangs holds these, never those in which the database is asked.
 
     Args:
         settings: of each PACS, by the name that callers give.
@@ -44,9 +39,7 @@ class Studies:
 
     def __init__(self, settings: Mapping[str, PACSSettings], num_threads: int) -> None:
         self._settings = settings
-        self._num_threads = num_threads
-        self._threads = ThreadPoolExecutor(num_threads, "pacs")
-        self._asking: set[Future[Any]] = set()
+        self._threads = BoundedThreads(num_threads, "pacs", "too many wait for a PACS; try again")
 
     async def search(self, study: Study) -> "list[Instance]":
         """The pictures of a study, always in the same order.
@@ -57,7 +50,7 @@ class Studies:
             PeerFailed: see `jobs.pacs.connection.PACS.ask`.
             Busy: too many wait for a PACS.
         """
-        return await self._ask(self._search, study)
+        return await self._threads.run(self._search, study)
 
     async def fetch(self, study: Study, instance: dict[str, Any]) -> str:
         """A picture, in base64; `instance` has the fields of `jobs.pacs.search.Instance`.
@@ -66,7 +59,7 @@ class Studies:
             InvalidInput: it is none that can be mapped, or the PACS is no longer configured.
             NotFound, PeerFailed, Busy: as `search`.
         """
-        return await self._ask(self._fetch, study, instance)
+        return await self._threads.run(self._fetch, study, instance)
 
     async def store(self, study: Study, made: Made) -> None:
         """Store what was derived of a picture, unless it is there.
@@ -75,15 +68,7 @@ class Studies:
             InvalidInput: nothing was derived, as of a picture without identity.
             NotFound, PeerFailed, Busy: as `search`.
         """
-        await self._ask(self._store, study, made)
-
-    async def _ask(self, question: Callable[..., T], *args: Any) -> T:
-        if len(self._asking) >= self._num_threads:
-            raise Busy("too many wait for a PACS; try again", BUSY_S, "pacs")
-        future = self._threads.submit(question, *args)
-        self._asking.add(future)
-        future.add_done_callback(self._asking.discard)
-        return await asyncio.wrap_future(future)
+        await self._threads.run(self._store, study, made)
 
     def _search(self, study: Study) -> "list[Instance]":
         from jobs.pacs.connection import configured_pacs
@@ -142,7 +127,7 @@ class Studies:
 def with_studies(studies: Studies, execute: Execute) -> Execute:
     """The same maker of items, which is given work with the picture that a PACS has."""
 
-    async def run(work: Work) -> AsyncIterator[News]:
+    async def run(work: Work) -> AsyncIterator[News | Waits]:
         named = work.spec.get("study")
         if named is None:
             async with aclosing(execute(work)) as news:  # type: ignore[type-var]
@@ -166,7 +151,7 @@ def with_studies(studies: Studies, execute: Execute) -> Execute:
     return run
 
 
-async def _stored(studies: Studies, study: Study, news: News) -> News:
+async def _stored(studies: Studies, study: Study, news: News | Waits) -> News | Waits:
     """The news, of a result that is stored if it shall be."""
     if not (isinstance(news, Done) and study.store):
         return news

@@ -10,7 +10,7 @@ from dataclasses import replace
 from gen.errors import NotFound
 from jobs.sink import Sink
 from jobs.tasks import TASKS
-from jobs.work import News, Work
+from jobs.work import News, Waits, Work
 from jobs.worker import Execute, in_thread
 
 SWEEP_S = 600.0
@@ -21,7 +21,7 @@ log = logging.getLogger("medphantom.worker")
 def with_uploads(sink: Sink, execute: Execute) -> Execute:
     """The same maker of items, which is given work with files where the store has digests."""
 
-    async def run(work: Work) -> AsyncIterator[News]:
+    async def run(work: Work) -> AsyncIterator[News | Waits]:
         if work.task not in TASKS:
             raise NotFound(f"task {work.task!r} is unknown; it may be of another version")
         spec = await in_thread(TASKS[work.task].attach, work.spec, sink.get_upload)

@@ -61,13 +61,45 @@ class Sample:
 
 def write_tar(stream: BinaryIO, samples: Iterable[Sample]) -> None:
     """Write samples in their order; nothing of when, where and by whom."""
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    for part in tar_parts(samples):
+        stream.write(part)
+
+
+def tar_parts(samples: Iterable[Sample]) -> Iterator[bytes]:
+    """The same file in parts, each as soon as its sample is there."""
+    buffer = _Parts()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
         for sample in samples:
             text = json.dumps(sample.meta, sort_keys=True, allow_nan=False)
             for suffix, data in {**sample.files, META: text.encode()}.items():
                 entry = tarfile.TarInfo(f"{sample.key}.{suffix}")
                 entry.size, entry.mode = len(data), 0o644
                 archive.addfile(entry, io.BytesIO(data))
+            yield buffer.taken()
+    yield buffer.taken()
+
+
+class _Parts:
+    """What tarfile writes to; taken out as it goes."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._total = 0
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._total
+
+    def write(self, data: bytes) -> int:
+        """Keep it until it is taken."""
+        self._parts.append(bytes(data))
+        self._total += len(data)
+        return len(data)
+
+    def taken(self) -> bytes:
+        """What came since the last time."""
+        data, self._parts = b"".join(self._parts), []
+        return data
 
 
 def read_tar(path: str | Path) -> Iterator[Sample]:

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from jobs.pages import write_page
 REPORT, PAGE = "report.json", "report.html"
 GATES, REJECTED = "gates", "rejected"  # folders of OUT
 NUM_PICTURES, COLUMNS, SIDE = 12, 6, 128
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 AXES = {"label": "finding", "sex": "sex", "age_group": "age group", "view": "view"}
 _PLANTED: TypeAdapter[dict[str, Planted]] = TypeAdapter(dict[str, Planted])
 
@@ -58,24 +59,42 @@ def write_report(out: Path) -> Quality | None:
     Raises:
         InvalidInput: the folder is of no data set job, or damaged.
     """
-    calibration, planted = _known(out / GATES)
+    calibration, planted = known_of(out / GATES)
     found = quality(read_judged(out), calibration, planted)
     counts = _counts(out / REPORT)
     whole = counts | {"quality": None if found is None else found.model_dump()}
     with atomic_file(out / REPORT, overwrite=True) as stream:
         stream.write((json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
-    values = {
-        "name": out.resolve().name,
+    pictures = {"accepted": _accepted(out), "rejected": _rejected(out / REJECTED)}
+    values = page_values(out.resolve().name, counts, found, calibration, pictures)
+    write_page(out / PAGE, TEMPLATE, values)
+    return found
+
+
+def page_values(
+    name: str,
+    counts: Mapping[str, Any],
+    found: Quality | None,
+    calibration: GateCalibration | None,
+    pictures: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """What `TEMPLATE` takes.
+
+    Args:
+        name: of the job.
+        counts: such as task, model, items, made and failed.
+        pictures: what `picture_sheet` gives, of images that were accepted and rejected.
+    """
+    return {
+        "name": name,
         "counts": counts,
-        "quality": whole["quality"],
+        "quality": None if found is None else found.model_dump(),
         "calibration": None if calibration is None else calibration.model_dump(),
         "axes": AXES,
         "summary": summary(found),
-        "pictures": {"accepted": _accepted(out), "rejected": _rejected(out / REJECTED)},
+        "pictures": pictures,
         "plots": [] if found is None else _forests(found),
     }
-    write_page(out / PAGE, Path(__file__).with_name("page.html.jinja"), values)
-    return found
 
 
 def summary(found: Quality | None) -> list[str]:
@@ -109,7 +128,8 @@ def summary(found: Quality | None) -> list[str]:
     return lines
 
 
-def _known(folder: Path) -> tuple[GateCalibration | None, dict[str, Planted]]:
+def known_of(folder: Path) -> tuple[GateCalibration | None, dict[str, Planted]]:
+    """What gates were judged by, of a folder that may hold none of it."""
     if not (folder / CALIBRATION).is_file():
         return None, {}
     path = folder / PLANTED
@@ -143,7 +163,7 @@ def _accepted(out: Path) -> str | None:
     chosen = [tars[i] for i in np.linspace(0, len(tars) - 1, min(4, len(tars))).astype(int)]
     share = -(-NUM_PICTURES // max(1, len(chosen)))
     samples = (sample for path in chosen for sample in islice(read_tar(path), share))
-    return _sheet(_picture(sample) for sample in samples)
+    return picture_sheet(_picture(sample) for sample in samples)
 
 
 def _picture(sample: Sample) -> bytes:
@@ -152,10 +172,10 @@ def _picture(sample: Sample) -> bytes:
 
 def _rejected(folder: Path) -> str | None:
     files = sorted(folder.glob("*.png"))[:NUM_PICTURES] if folder.is_dir() else []
-    return _sheet(path.read_bytes() for path in files)
+    return picture_sheet(path.read_bytes() for path in files)
 
 
-def _sheet(pngs: Iterable[bytes]) -> str | None:
+def picture_sheet(pngs: Iterable[bytes]) -> str | None:
     """Grey pictures side by side; None of none."""
     images = [_grey(each) for each in islice(pngs, NUM_PICTURES) if each]
     return plots.sheet(np.stack(images), COLUMNS, SIDE) if images else None

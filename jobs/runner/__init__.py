@@ -9,6 +9,7 @@ kinds.py     how an item becomes a task's spec, and its result a sample
 null.py      a task of almost no work, to measure the runner itself
 judges.py    the gates of a job
 ledger.py    shards and their notes
+making.py    how an item is made, wherever it is
 maker.py     one engine that makes shards
 progress.py  counts for people
 worker.py    a maker as an actor of Ray Data, or in this process

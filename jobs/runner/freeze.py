@@ -8,6 +8,8 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from jobs.runner.readers import open_manifest
 from jobs.runner.rows import Row, read_rows
 from jobs.runner.spec import Job, JobSpec
 
+NOTHING = "nothing is to be made: n is 0 in every row of the manifest"
 _CACHE_KB = 32 * 1024  # of the table of ids, which is on the disk
 
 
@@ -32,34 +35,63 @@ def freeze(spec: JobSpec, out: Path) -> Job:
     kind = kind_of(spec.task)
     shutil.rmtree(out / ITEMS, ignore_errors=True)  # of a start that was cut off
     (out / ITEMS).mkdir(parents=True)
-    source = open_manifest(spec.manifest)
-    rows = read_rows(source, spec.manifest, kind.needs(spec.params), kind.chest)
-    counted = _Counted(rows)
-    ids = _Ids(out / ".ids.db")
-    try:
-        items = (item for row in ids.watch(counted) for item in items_of(row, spec.n))
+    with opened_items(spec, out / ".ids.db") as opened:
         total, sha256 = 0, hashlib.sha256()
         shard = 0
-        while batch := list(islice(items, spec.shard_size)):
+        while batch := list(islice(opened.items, spec.shard_size)):
             if shard == 0:
                 kind.check_params(spec, batch[0])
             sha256.update(_write(out, shard, batch))
             total, shard = total + len(batch), shard + 1
-    finally:
-        ids.close()
     if total == 0:
-        raise InvalidInput("nothing is to be made: n is 0 in every row of the manifest")
+        raise InvalidInput(NOTHING)
     job = Job(
         spec=spec,
         spec_sha256=spec.digest,
-        root=str(source.root),
-        num_rows=counted.count,
+        root=str(opened.root),
+        num_rows=opened.rows.count,
         num_items=total,
         num_shards=shard,
         items_sha256=sha256.hexdigest(),
     )
     job.write(out)
     return job
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The items of a manifest, as they are read.
+
+    Args:
+        root: folder that pictures are named from.
+        rows: those that were read by now are counted.
+    """
+
+    root: Path
+    rows: "Counted"
+    items: Iterator[Item]
+
+
+@contextmanager
+def opened_items(spec: JobSpec, table: Path) -> Iterator[Opened]:
+    """Read a manifest's rows as items, in order.
+
+    Args:
+        table: a file for the ids, which is removed at the end.
+
+    Raises:
+        InvalidInput: a column that the task needs is missing, an id is there twice, or no row is
+            left; the last two while items are read.
+    """
+    kind = kind_of(spec.task)
+    source = open_manifest(spec.manifest)
+    rows = Counted(read_rows(source, spec.manifest, kind.needs(spec.params), kind.chest))
+    ids = _Ids(table)
+    try:
+        items = (item for row in ids.watch(rows) for item in items_of(row, spec.n))
+        yield Opened(source.root, rows, items)
+    finally:
+        ids.close()
 
 
 def _write(out: Path, shard: int, items: list[Item]) -> bytes:
@@ -69,7 +101,7 @@ def _write(out: Path, shard: int, items: list[Item]) -> bytes:
     return data
 
 
-class _Counted(Iterable[Row]):
+class Counted(Iterable[Row]):
     """Rows, and how many there were."""
 
     def __init__(self, rows: Iterable[Row]) -> None:

@@ -44,15 +44,22 @@ class Item:
             return self.first_seed
         return seed_of(f"{job_seed}/{self.id}", attempt)
 
+    def as_json(self) -> dict[str, Any]:
+        """Without what is empty."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}, ())}
+
     def to_line(self) -> str:
-        """As JSON, without what is empty."""
-        known = {name: value for name, value in asdict(self).items() if value not in (None, {}, ())}
-        return json.dumps(known, sort_keys=True) + "\n"
+        """As a line of JSON."""
+        return json.dumps(self.as_json(), sort_keys=True) + "\n"
 
 
 def from_line(line: str) -> Item:
     """Undo `Item.to_line`."""
-    fields = json.loads(line)
+    return item_from(json.loads(line))
+
+
+def item_from(fields: dict[str, Any]) -> Item:
+    """Undo `Item.as_json`."""
     return Item(**{**fields, "labels": tuple(fields.get("labels", ()))})
 
 

@@ -1,55 +1,46 @@
 """Makes shards: one engine with the task's model, whose forwards all items of all shards share."""
 
 import errno
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from gen.allocator import keep_freed_memory
 from gen.data.atomic import atomic_file
-from gen.data.images import read_image
-from gen.data.samples import TRAIN, Sample
+from gen.data.samples import Sample
 from gen.engine import Engine
 from gen.errors import InvalidInput, ModelRefused
-from gen.gates.gate import Gate, Subject
-from gen.gates.gated import Gated, checked_names, gated
-from gen.types import Components, Process
+from gen.gates.gate import Gate
+from gen.gates.gated import Gated, checked_names
+from gen.types import Components
 from jobs.device import Precision, precise, rows_at_once
 from jobs.engine_loop import EngineLoop
 from jobs.row_budget import exact_rows
 from jobs.runner.deaths import Deadly, Suspicion
 from jobs.runner.items import Item, read_items
 from jobs.runner.judges import judges_of
-from jobs.runner.kinds import Files, Kind, kind_of, read_files
-from jobs.runner.ledger import Judged, Shard, ShardLog, verified, write_shard
+from jobs.runner.kinds import Kind, kind_of, read_files
+from jobs.runner.ledger import Shard, ShardLog, verified, write_shard
+from jobs.runner.making import Attempt, Making, making_of, refusal
 from jobs.runner.progress import Counter
 from jobs.runner.spec import Job
-from jobs.tasks.anomaly_map import PICTURE
-from jobs.tasks.task import ItemSpec, Made
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ROWS = "rows.json"  # in OUT: what the bits of a job's results depend on
 FULL = (errno.ENOSPC, errno.EDQUOT)
 Judges = Callable[[Job, Path, str], Sequence[Gate]]
-Attempt = tuple[ItemSpec, Any]  # what was asked for, and what the process returned
 
 
 @dataclass(frozen=True)
 class _Started:
     """An item whose process is under way."""
 
-    item: Item
-    spec: Any
-    files: Files
+    making: Making
     future: "Future[Gated[Attempt]]"
 
 
@@ -152,86 +143,31 @@ class Maker:
             if suspicion is not None:
                 suspicion.refuse(item)
                 suspicion.under_way(alone=item)
-            files = read_files(item, Path(self.job.root))
-            spec = self.kind.check(self.job.spec, item, files)
-            process = self._process(item, spec, files)
+            making = making_of(self.job.spec, item, read_files(item, Path(self.job.root)))
+            process = making.process(self._pipeline, self._gates)
         except Exception as error:
             log.fail(item, reason_of(error))
             return None
-        return _Started(item, spec, files, self._loop.submit(process, exact=True))
-
-    def _process(self, item: Item, spec: Any, files: Files) -> "Process[Gated[Attempt]]":
-        """Attempts, each with a seed of its own; the first one's picture is decoded now."""
-        task, job = self.kind.task, self.job.spec
-        (asked,) = task.items(spec, item.id)
-
-        def make(attempt: int) -> "Process[Attempt]":
-            seeded = {**asked, "seed": item.seed(job.seed, attempt)}
-            process = task.process(self._pipeline, spec, seeded, lambda *_: None)
-
-            def run() -> "Process[Attempt]":
-                return seeded, (yield from process)
-
-            return run()
-
-        first = make(0)
-        if not self._gates:
-            return _ungated(first)
-        return gated(
-            lambda attempt: first if attempt == 0 else make(attempt),
-            self._picture,
-            self._gates,
-            subject_of(item, files, getattr(spec, "operation", "")),
-            job.max_attempts,
-        )
-
-    def _picture(self, attempt: Attempt) -> "Tensor":
-        picture = self.kind.task.picture(attempt[1])
-        if picture is None:
-            raise InvalidInput(f"gates cannot judge what {self.kind.task.name} makes; drop them")
-        return picture
+        return _Started(making, self._loop.submit(process, exact=True))
 
     def _finish(self, started: _Started, log: ShardLog) -> Sample | None:
         """Wait for the item and encode it; note why it has no sample."""
-        item = started.item
+        making, item = started.making, started.making.item
         try:
             found = started.future.result()
             if self._gates:
-                log.judged.append(_judged(item, found))
+                log.judged.append(making.judged(found))
             if found.result is None:
-                log.fail(item, _refusal(found), len(found.attempts))
+                log.fail(item, refusal(found), len(found.attempts))
                 return None
-            asked, result = found.result
             settings: dict[str, Any] = {"forward_rows": self._rows["exact_rows"]}
             if self.job.spec.mixed_precision is not Precision.NO:
                 settings["mixed_precision"] = self.job.spec.mixed_precision.value
-            made = self.kind.task.encode(self._pipeline, started.spec, asked, result, settings)
-            return self._sample(started, made, found)
+            made = making.encode(self._pipeline, found, settings)
+            return Sample(item.key, self.kind.files_of(made), making.meta(made, found))
         except Exception as error:
             log.fail(item, reason_of(error))
             return None
-
-    def _sample(self, started: _Started, made: Made, found: "Gated[Attempt]") -> Sample:
-        item, record = started.item, made.record
-        source = started.files.get("image")
-        meta = {
-            "id": item.id,
-            "synthetic": True,
-            "split": TRAIN,
-            "labels": list(item.labels),
-            "prompt": item.prompt,
-            "seed": record.get("seed"),
-            "operation": record.get("settings", {}).get("operation", self.kind.operation),
-            "model": record.get("model"),
-            "weight_sha256": record.get("weight_sha256"),
-            "source": item.image,
-            "source_sha256": None if source is None else hashlib.sha256(source).hexdigest(),
-            "group": item.group,
-            "gates": [each.as_json() for each in found.attempts[-1]],
-            "attempts": len(found.attempts),
-            "record": record,
-        }
-        return Sample(item.key, self.kind.files_of(made), meta)
 
 
 def settled_rows(out: Path, find: Callable[[], dict[str, int]]) -> dict[str, int]:
@@ -247,20 +183,6 @@ def settled_rows(out: Path, find: Callable[[], dict[str, int]]) -> dict[str, int
         return rows
 
 
-def subject_of(item: Item, files: Files, operation: str) -> Subject:
-    """What the gates are told of an item; its source is decoded."""
-    source = None
-    if "image" in files:
-        pixels = read_image(files["image"], PICTURE).pixels
-        source = torch.from_numpy(pixels)[None, None]
-    kept = operation in ("insert", "remove", "classical")
-    return Subject(item.labels, item.group, item.image, item.patient, source, kept)
-
-
-def _ungated(process: "Process[Attempt]") -> "Process[Gated[Attempt]]":
-    return Gated((yield from process), ((),))
-
-
 def reason_of(error: Exception) -> str:
     """Why an item failed. Raises what is no item's fault: a full disk, a worker that stops."""
     if isinstance(error, CancelledError) or (isinstance(error, OSError) and error.errno in FULL):
@@ -269,20 +191,3 @@ def reason_of(error: Exception) -> str:
         return str(error)
     # the message of a foreign error may quote what it choked on
     return f"{type(error).__name__} while it was made"
-
-
-def _judged(item: Item, found: "Gated[Attempt]") -> Judged:
-    verdicts = [[each.as_json() for each in attempt] for attempt in found.attempts]
-    return Judged(
-        id=item.id,
-        labels=item.labels,
-        group=item.group,
-        accepted=found.result is not None,
-        attempts=verdicts,
-    )
-
-
-def _refusal(found: "Gated[Attempt]") -> str:
-    """Why the last attempt was refused."""
-    said = [f"{each.gate}: {each.reason}" for each in found.attempts[-1] if not each.passed]
-    return f"given up after {len(found.attempts)} attempts; the last one: {'; '.join(said)}"

@@ -64,10 +64,16 @@ def open_manifest(spec: ManifestSpec) -> Source:
             f"manifest.format is {form!r}, but {path} is a {kind}; name what fits, or let format be"
             " auto"
         )
+    return Source(root_of(spec), _READERS[form](path))
+
+
+def root_of(spec: ManifestSpec) -> Path:
+    """The folder that files are named from. Raises InvalidInput if it is none."""
+    path = Path(spec.path)
     root = Path(spec.root) if spec.root else (path if path.is_dir() else path.parent)
     if not root.is_dir():
         raise InvalidInput(f"manifest.root is {str(root)!r}, but that is no folder; check it")
-    return Source(root.resolve(), _READERS[form](path))
+    return root.resolve()
 
 
 def _form_of(path: Path) -> str:

@@ -40,14 +40,13 @@ class ManifestSpec(BaseModel):
     )
 
 
-class JobSpec(BaseModel):
-    """A data set job. With the same spec and manifest, the same files come out."""
+class JobFields(BaseModel):
+    """What a data set job says wherever it runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: TaskName = Field(description="What is made of each row")
-    model: str = Field("cxr-mini", min_length=1, max_length=1000, description="Id or folder")
-    manifest: ManifestSpec
+    manifest: ManifestSpec = Field(description="Where the rows come from")
     params: dict[str, Any] = Field(
         default_factory=dict, description="Fields of the task's spec, the same for all rows"
     )
@@ -61,6 +60,12 @@ class JobSpec(BaseModel):
     max_attempts: int = Field(
         4, ge=1, le=100, description="So often is made again what a gate refuses"
     )
+
+
+class JobSpec(JobFields):
+    """A data set job. With the same spec and manifest, the same files come out."""
+
+    model: str = Field("cxr-mini", min_length=1, max_length=1000, description="Id or folder")
     out: str = Field(min_length=1, description="Folder of the results; the same one resumes")
 
     @property

@@ -47,6 +47,14 @@ class Made:
     record: dict[str, Any]
 
 
+class GivenUp(InvalidInput):
+    """What was made is not wanted, so there is no file; `record` says what is known of it."""
+
+    def __init__(self, message: str, record: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.record = record
+
+
 class Task(ABC):
     """One kind of work; it has no state, so one object serves everybody."""
 
@@ -72,6 +80,11 @@ class Task(ABC):
     @abstractmethod
     def networks(self, pipeline: Any) -> dict[str, "Component"]:
         """What the task's processes call, by name."""
+
+    def extra_networks(self, pipeline: Any, spec: Any, item: ItemSpec) -> dict[str, "Component"]:
+        """What an item calls beside `networks`; whatever has a name has it for all items."""
+        del pipeline, spec, item
+        return {}
 
     @abstractmethod
     def process(self, pipeline: Any, spec: Any, item: ItemSpec, on_step: OnStep) -> "Process[Any]":

@@ -1,7 +1,7 @@
 /**
  * The page's entry. Reading order: text-to-cxr.js (what a view is), large-images.js,
- * anomaly-maps.js, form.js, models.js, files.js, tabs.js, gallery.js, job-card.js, tile.js, viewer.js,
- * slide.js, overlay.js, api.js, dom.js.
+ * anomaly-maps.js, data-sets.js, form.js, models.js, files.js, tabs.js, gallery.js, job-card.js,
+ * tile.js, viewer.js, slide.js, overlay.js, api.js, dom.js.
  *
  * A further view is a module with a class like TextToCXR (task, noun, unit, load, fill, describe),
  * its form and its tab in index.html, and a line in `views`: the gallery shows the jobs of every
@@ -10,6 +10,7 @@
 
 import { AnomalyMaps } from "./anomaly-maps.js";
 import { Api, ApiError } from "./api.js";
+import { DataSets } from "./data-sets.js";
 import { Gallery } from "./gallery.js";
 import { LargeImages } from "./large-images.js";
 import { Tabs } from "./tabs.js";
@@ -47,7 +48,7 @@ function ignoreRefusal(error) {
 const api = new Api(askKey);
 const tabs = new Tabs(document.getElementById("tasks"));
 const added = (job) => gallery.add(job);
-const views = [TextToCXR, LargeImages, AnomalyMaps].map((View) => new View(api, added, tabs));
+const views = [TextToCXR, LargeImages, AnomalyMaps, DataSets].map((View) => new View(api, added, tabs));
 const gallery = new Gallery(document.getElementById("jobs"), {
   api,
   views: new Map(views.map((view) => [view.task, view])),

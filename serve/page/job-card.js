@@ -7,6 +7,7 @@ import { OVER, Tile } from "./tile.js";
 const TILES = 24; // shown at first; a job may have a thousand images
 const MAX_ITEMS = 100; // the service gives at most so many at once
 const REFRESH_MS = 500;
+const REPORT_MS = 10000; // a report is of all items
 const WORDS = {
   queued: "Queued",
   running: "Running",
@@ -23,6 +24,7 @@ export class JobCard {
   #closed = new AbortController();
   #refreshing = null;
   #drawing = false;
+  #reported = 0;
 
   constructor(job, page) {
     this.job = job;
@@ -67,7 +69,16 @@ export class JobCard {
       for (const item of items) this.#merge(item);
     }
     if (!this.over || OVER.has(job.status)) Object.assign(this.job, job);
+    await this.#tellAccepted(signal);
     this.#complain(null);
+  }
+
+  /** What gates let pass so far, of a job that has a report. */
+  async #tellAccepted(signal) {
+    const { report } = this.job.links ?? {};
+    if (!report || !(this.over || Date.now() > this.#reported + REPORT_MS)) return;
+    this.#reported = Date.now();
+    this.accepted.textContent = this.view.accepted(await this.page.api.json(report, { signal }));
   }
 
   /** Whether the job is over, by a fresh look at it. */
@@ -102,6 +113,7 @@ export class JobCard {
   /** What is over stays over: an answer may be older than the events that overtook it. */
   #merge(item) {
     const known = this.items[item.index] ?? {};
+    if (item.record && this.view?.own) item = { ...item, record: this.view.own(item.record) };
     if (OVER.has(known.status) && !OVER.has(item.status)) return;
     this.items[item.index] = { ...known, ...item };
     this.#tiles[item.index]?.draw(this.items[item.index]);
@@ -158,6 +170,16 @@ export class JobCard {
     this.moreButton = el("button", { type: "button", class: "more-tiles", onclick: () => this.#more() });
     const reuse = el("button", { type: "button", class: "reuse", onclick: () => this.view.fill(this.job.spec) }, "Use settings");
     reuse.hidden = !this.view;
+    const { report, samples, errors } = this.job.links ?? {};
+    this.accepted = el("span", {});
+    const outputs = el(
+      "p",
+      { class: "outputs", hidden: !report },
+      el("a", { href: report ?? null, target: "_blank", rel: "noopener" }, "Report"),
+      el("a", { href: samples ?? null, download: `${this.job.id}.tar` }, "Download (WebDataset)"),
+      el("a", { href: errors ?? null, download: `${this.job.id}-errors.jsonl` }, "Failed rows"),
+      this.accepted,
+    );
     const when = el("time", { datetime: this.job.created_at }, moment(this.job.created_at));
     const kept = el("span", {}, `kept until ${moment(this.job.expires_at)}`);
     this.root = el(
@@ -170,6 +192,7 @@ export class JobCard {
         el("div", { class: "actions" }, reuse, this.cancelButton),
       ),
       this.bar,
+      outputs,
       this.message,
       this.tiles,
       this.moreButton,

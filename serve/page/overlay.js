@@ -5,6 +5,8 @@ import { beside } from "./tile.js";
 
 /** What readers may download, by its name in a result. */
 export const FILES = {
+  "image.png": "Picture (PNG)",
+  "mask.png": "Mask (PNG)",
   "overlay.png": "Map over picture (PNG)",
   "healthy.png": "Healthy picture (PNG)",
   "map.npy": "Map (NumPy)",

@@ -89,7 +89,7 @@ export class Viewer {
       this.links[format].hidden = isBundle(image) || isSlide(image) !== (format === "tiff");
     }
     this.list.replaceChildren(...rows(record ?? { seed }, image));
-    this.reuse.hidden = !view;
+    this.reuse.hidden = !view || Boolean(view.wholeOnly);
     this.reuse.disabled = this.copy.disabled = !record;
     for (const [way, button] of Object.entries(this.turns)) {
       const last = this.#neighbour(Number(way)) === null;
@@ -100,7 +100,8 @@ export class Viewer {
 
   #showPicture(image, about) {
     this.#clear();
-    const [slide, bundle] = [isSlide(image), isBundle(image)];
+    const pair = this.item.record?.files?.includes("mask.png"); // a picture with its label
+    const [slide, bundle] = [isSlide(image), isBundle(image) && !pair];
     this.picture.hidden = slide || bundle;
     this.notices.synthetic.hidden = bundle;
     this.notices.real.hidden = !bundle;

@@ -5,6 +5,7 @@ large_images.py        POST /v1/large-images
 anomaly_maps.py        POST /v1/anomaly-maps
 jobs.py                /v1/jobs: create, look, list, cancel
 job_events.py          /v1/jobs/{id}/events
+data_sets.py           /v1/jobs/{id}/report, samples.tar, errors.jsonl: of jobs over data sets
 results.py             /v1/results: files by signed links
 bundles.py             /v1/results/.../files: the files of a result that has several
 tiles.py               /v1/results/.../tiles: slides for viewers
@@ -17,6 +18,7 @@ page.py                / and /page: the web page
 from serve.routes import (
     anomaly_maps,
     bundles,
+    data_sets,
     health,
     images_generations,
     job_events,
@@ -35,6 +37,7 @@ ROUTERS = (
     anomaly_maps.router,
     jobs.router,
     job_events.router,
+    data_sets.router,
     results.router,
     bundles.router,
     tiles.router,

@@ -53,5 +53,5 @@ async def anomaly_maps(
     if spec.study is not None or len(spec.pictures) > 1 or idempotency_key is not None:
         job_id = id_of(caller, idempotency_key)
         job, _ = await service.create_job(caller, task, spec, job_id)
-        return accepted(job)
+        return accepted(service, job)
     return await answer_live(service, caller, request, task, spec, BUNDLE)

@@ -10,7 +10,7 @@ from jobs.tasks import TASKS
 from jobs.worker import in_thread
 from serve.auth import Caller, WithJobs
 from serve.errors import RESPONSES
-from serve.links import image_link
+from serve.links import image_link, job_answer
 from serve.schemas import (
     JOB_ID,
     MAX_PAGE,
@@ -19,7 +19,6 @@ from serve.schemas import (
     JobPage,
     JobRequest,
     item_json,
-    job_json,
 )
 from serve.service import Service, service_of
 
@@ -53,12 +52,13 @@ async def create_job(
 ) -> JobAnswer:
     """Accept a job. It will be finished, whatever process dies meanwhile.
 
-    With an Idempotency-Key the same request may be sent again and makes one job.
+    A `data-set` is any task over the rows of a manifest in a configured store; a key needs the
+    scope `data`. With an Idempotency-Key the same request may be sent again and makes one job.
     """
     job_id = id_of(caller, idempotency_key)
     job, _ = await service.create_job(caller, TASKS[body.task], body.spec, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_json(job)
+    return job_answer(service, job)
 
 
 @router.put("/{job_id}", responses={201: {"model": JobAnswer, "description": "It is new"}})
@@ -75,7 +75,7 @@ async def put_job(
     """
     job, made = await service.create_job(caller, TASKS[body.task], body.spec, job_id)
     response.status_code = 201 if made else 200
-    return job_json(job)
+    return job_answer(service, job)
 
 
 @router.get("")
@@ -87,7 +87,7 @@ async def list_jobs(
 ) -> JobPage:
     """Your jobs, newest first."""
     jobs, cursor = await in_thread(service.store.list, caller.owner, limit, before)
-    return JobPage(jobs=[job_json(job) for job in jobs], next=cursor)
+    return JobPage(jobs=[job_answer(service, job) for job in jobs], next=cursor)
 
 
 @router.get("/{job_id}", responses=NOT_FOUND)
@@ -97,7 +97,7 @@ async def get_job(
     service: TheService,
 ) -> JobAnswer:
     """How a job stands."""
-    return job_json(await job_of(service, caller, job_id))
+    return job_answer(service, await job_of(service, caller, job_id))
 
 
 @router.delete("/{job_id}", responses=NOT_FOUND)
@@ -110,7 +110,7 @@ async def cancel_job(
     await job_of(service, caller, job_id)
     job = await in_thread(service.store.cancel, job_id)
     await service.backend.cancel(job_id)
-    return job_json(job)
+    return job_answer(service, job)
 
 
 @router.get("/{job_id}/items", responses=NOT_FOUND)

@@ -8,8 +8,9 @@ from jobs.tasks import TASKS
 from jobs.tasks.large_image import LargeImageSpec
 from serve.auth import WithJobs
 from serve.errors import RESPONSES
+from serve.links import job_answer
 from serve.routes.jobs import TheService, id_of
-from serve.schemas import JobAnswer, job_json
+from serve.schemas import JobAnswer
 
 router = APIRouter(tags=["generate"], responses=RESPONSES)
 
@@ -30,4 +31,4 @@ async def large_images(
     job_id = id_of(caller, idempotency_key)
     job, _ = await service.create_job(caller, TASKS["large-images"], spec, job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_json(job)
+    return job_answer(service, job)

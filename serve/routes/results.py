@@ -2,7 +2,7 @@
 
 import time
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
@@ -76,14 +76,21 @@ def _read(service: Service, item: Item, wanted: ResultFormat | None) -> Made:
     if stored == BUNDLE:
         return Made(_preview(data, wanted), "image/png", item.record)
     media_type, convert = CONVERT[wanted]
-    return Made(convert(data, Record.model_validate(item.record)), media_type, item.record)
+    return Made(convert(data, Record.model_validate(_own(item.record))), media_type, item.record)
 
 
 def _preview(data: bytes, wanted: ResultFormat) -> bytes:
-    """Of a result of several files, its overlay in small; it is one picture in no other way."""
+    """Of a result of several files, its picture in small; it is one picture in no other way."""
     if wanted is not ResultFormat.PREVIEW:
         raise InvalidInput(
             f"format is {wanted.value}, but the result has several files; take the archive as it"
             " is, format=preview, or a file of it by /files/NAME"
         )
-    return map_thumbnail(unpack(data)["overlay.png"])
+    files = unpack(data)
+    return map_thumbnail(files["overlay.png"] if "overlay.png" in files else files["image.png"])
+
+
+def _own(record: dict[str, Any]) -> dict[str, Any]:
+    """The task's record: items of a data set have it inside the sample's."""
+    own: dict[str, Any] = record.get("record", record)
+    return own

@@ -562,3 +562,30 @@ def test_a_database_that_processes_cannot_share_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="sqlite:///FILE") as refusal:
         JobStore(url)
     assert "pw@" not in str(refusal.value)
+
+
+def test_a_job_waits_as_a_whole_and_says_why(store: JobStore, now: list[float]) -> None:
+    queue(store, num_items=3)
+    queue(store, "other", owner="bob")
+    lease = next(each for each in take(store, 2) if each.job_id == "job")
+    store.postpone(lease, 5.0, "gates learn")
+    assert store.get("job").message == "gates learn"
+    assert store.get("job").state == "running"
+    assert take(store, 10) == []
+    now[0] += 5
+    again = take(store, 10)
+    assert [(each.index, each.attempt) for each in again] == [(0, 1), (1, 1), (2, 1)]
+    assert store.get("job").message == "gates learn"
+    store.progress(again[0], 1, 4)
+    assert store.get("job").message is None
+    with pytest.raises(LeaseLost):
+        store.postpone(lease, 5.0, "too late")
+
+
+def test_what_is_known_of_a_failed_item_is_kept(store: JobStore) -> None:
+    queue(store)
+    (lease,) = take(store)
+    store.fail(lease, "given up", retry=False, record={"accepted": False})
+    item = store.item("job", 0)
+    assert (item.state, item.error, item.record) == ("failed", "given up", {"accepted": False})
+    assert item.file is None

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +15,15 @@ from jobs.executor import Executor
 from jobs.keys import KeyStore, Scope
 from jobs.model_pool import ModelPool
 from jobs.row_budget import RowBudget
+from jobs.work import News, Work
 from jobs.worker import Worker
 from serve.api import create_api
 from serve.backend import LocalBackend
+from serve.data_sets import DataSets, with_data_sets
 from serve.service import Service
 from serve.settings import AppArgs
 from serve.studies import Studies, with_studies
+from serve.taught_gates import Taught, Teacher, with_teacher
 from serve.uploads import with_uploads
 
 
@@ -44,6 +47,7 @@ def running(model: str, folder: Any, works: bool = True, **fields: Any) -> Itera
         "models": (model,),
         "store": f"sqlite:///{folder}/jobs.db",
         "results": str(folder / "results"),
+        "copies": folder / "copies",
         "require_keys": False,
         "lease_s": 3,
     }
@@ -52,7 +56,16 @@ def running(model: str, folder: Any, works: bool = True, **fields: Any) -> Itera
     executor = Executor(pool, RowBudget(8, 4, 8))
     service = Service(args, LocalBackend(executor))
     studies = Studies(args.pacs, args.job_slots)
-    execute = with_uploads(service.sink, with_studies(studies, executor.run))
+    data_sets = DataSets(args.stores, args.copies, args.job_slots)
+    taught = Taught(service.sink, args.copies / "taught")
+
+    async def made(work: Work) -> AsyncIterator[News]:
+        async for each in executor.run(await taught.given(work)):
+            yield each
+
+    read = with_data_sets(data_sets, made)
+    teacher = Teacher(data_sets, service.sink, args.copies / "gates")
+    execute = with_uploads(service.sink, with_studies(studies, with_teacher(teacher, read)))
     worker = Worker(service.store, service.sink, execute, "worker", args.job_slots, args.lease_s)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
