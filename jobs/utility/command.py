@@ -140,5 +140,5 @@ def utility(
         console.print(line, markup=False, highlight=False)
     for line in figures["omissions"]:
         console.print(f"left out or assumed: {line}", markup=False, highlight=False)
-    console.print(f"report: {out / REPORT}", markup=False, highlight=False)
+    console.print(f"report: {out / REPORT}", markup=False, highlight=False, soft_wrap=True)
     typer.echo(json.dumps(figures))

@@ -65,6 +65,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("file", "split", "findings", "patient_id", "prompt"),
         *((f"{i}.png", "train", "Effusion", f"q{i}", "a chest") for i in range(3)),
     )
+    (lab / "scant").mkdir()
+    for i in range(4):
+        chest(200 + i).save(lab / "scant" / f"{i}.png")
+    write_table(
+        lab / "scant/manifest.csv",
+        ("file", "split", "findings", "patient_id", "prompt"),
+        *((f"{i}.png", ("train", "val")[i % 2], "Effusion", f"s{i}", "a chest") for i in range(4)),
+    )
     return lab
 
 
@@ -195,7 +203,7 @@ def test_gates_learn_once_and_judge(client: httpx.Client) -> None:
 def test_what_gates_cannot_learn_from_is_told_by_every_item(
     client: httpx.Client, lab: Path
 ) -> None:
-    gates = {"reference": "lab:few", "labels": False, "sanity": False, "copies": {"planted": 0}}
+    gates = {"reference": "lab:scant", "labels": False, "sanity": False, "copies": {"planted": 0}}
     job = ended(client, start(client, asked("lab:prompts.csv", gates=gates)))
     assert job["num_failed"] == 4
     for item in items_of(client, job)[:3]:

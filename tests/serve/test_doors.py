@@ -151,6 +151,7 @@ def test_a_key_opens_what_its_scopes_name_and_nothing_else(new_key: NewKey) -> N
         Scope.JOBS: {**closed, "jobs": 200, "queue": 201},
         Scope.METRICS: {**closed, "metrics": 200},
         Scope.PACS: closed,
+        Scope.DATA: closed,
     }
 
 

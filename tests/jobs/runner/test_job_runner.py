@@ -234,9 +234,10 @@ def test_what_a_folder_without_a_job_is_told(tmp_path: Path) -> None:
 
 
 def test_a_wrong_manifest_leaves_no_job_behind(tmp_path: Path) -> None:
+    before = threading.active_count()
     (tmp_path / "t.csv").write_text("id,prompt\na,1\na,2\n")
     with pytest.raises(InvalidInput, match="which row 1 has already"):
         run_job(null(tmp_path / "t.csv", tmp_path / "out"), crew=HERE)
     (tmp_path / "t.csv").write_text("id,prompt\na,1\nb,2\n")
     assert run_job(null(tmp_path / "t.csv", tmp_path / "out"), crew=HERE)["made"] == 2
-    assert threading.active_count() < 10  # engines are stopped
+    assert threading.active_count() <= before + 2  # engines are stopped
