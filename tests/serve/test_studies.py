@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from radiographs import complaints, radiograph
 from scipy.ndimage import gaussian_filter
 
 from gen.data.bundle import unpack
-from gen.errors import Busy
+from gen.errors import Busy, PeerAway
 from jobs.job import Item, Lease
 from jobs.keys import KeyStore, Scope
 from jobs.pacs.connection import PACS
@@ -258,16 +259,22 @@ def test_a_pacs_that_is_gone_makes_no_job_and_says_so(client: httpx.Client) -> N
     assert client.get("/v1/jobs/early").status_code == 404
 
 
-def test_too_many_who_wait_for_a_pacs_are_turned_away(entries: dict[str, Any]) -> None:
-    named = {name: PACSSettings.model_validate(each) for name, each in entries.items()}
-    asking = Studies(named, num_threads=1)
-
-    async def ask() -> list[Any]:
+def test_too_many_who_wait_for_a_pacs_are_turned_away() -> None:
+    async def ask(silent: socket.socket) -> None:
+        host, port = silent.getsockname()
+        settings = PACSSettings(url=f"http://{host}:{port}/dicom-web")
+        asking = Studies({"archive": settings}, num_threads=1)
         question = Study(pacs="archive", study_instance_uid="1.2.3")
-        both = (asking.search(question) for _ in range(2))
-        return await asyncio.gather(*both, return_exceptions=True)
+        first = asyncio.create_task(asking.search(question))
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="too many wait"):
+            await asking.search(question)
+        silent.close()  # who waits is let go
+        with pytest.raises(PeerAway):
+            await first
 
-    assert sum(isinstance(each, Busy) for each in asyncio.run(ask())) == 1
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes questions, answers none
+        asyncio.run(ask(silent))
 
 
 def test_a_key_needs_the_scope_of_patients(

@@ -61,7 +61,9 @@ class JobProcess:
     def start(self) -> None:
         """Start the command."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, preexec_fn=_heed_ctrl_c
+            )
 
     def wait(self) -> int:
         """Wait for its end; its exit code. Started again where Ray did not start in time."""
@@ -144,6 +146,11 @@ def digests(out: Path) -> dict[str, str]:
     """SHA-256 of each shard, as its note has it."""
     notes = sorted((out / "shards").glob("*.json"))
     return {note.stem: json.loads(note.read_text())["sha256"] for note in notes}
+
+
+def _heed_ctrl_c() -> None:
+    """As at a desk: what a shell starts in the background does not, nor do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _title(pid: int) -> str:
