@@ -24,10 +24,11 @@ from jobs.gates.calibrate import CALIBRATION, PLANTED
 from jobs.gates.figures import Acceptance, Quality, quality
 from jobs.gates.log import SHARDS, read_judged
 from jobs.pages import write_page
+from jobs.runner.rejected import FOLDER, NUM_PICTURES
 
 REPORT, PAGE = "report.json", "report.html"
-GATES, REJECTED = "gates", "rejected"  # folders of OUT
-NUM_PICTURES, COLUMNS, SIDE = 12, 6, 128
+GATES = "gates"  # in OUT
+COLUMNS, SIDE = 6, 128
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 AXES = {"label": "finding", "sex": "sex", "age_group": "age group", "view": "view"}
 _PLANTED: TypeAdapter[dict[str, Planted]] = TypeAdapter(dict[str, Planted])
@@ -50,8 +51,8 @@ def keep_calibration(calibrated: Path, out: Path) -> None:
 def write_report(out: Path) -> Quality | None:
     """Write OUT/report.html, and `quality` into OUT/report.json beside what it holds already.
 
-    Reads the notes of the shards, a few samples, OUT/gates (`keep_calibration`) and pictures of
-    OUT/rejected, where there are some.
+    Reads the notes of the shards, a few samples, OUT/gates (`keep_calibration`) and the pictures
+    of `jobs.runner.rejected`.
 
     Returns:
         The figures; None if no gate judged anything, which the page then says.
@@ -65,7 +66,7 @@ def write_report(out: Path) -> Quality | None:
     whole = counts | {"quality": None if found is None else found.model_dump()}
     with atomic_file(out / REPORT, overwrite=True) as stream:
         stream.write((json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
-    pictures = {"accepted": _accepted(out), "rejected": _rejected(out / REJECTED)}
+    pictures = {"accepted": _accepted(out), "rejected": _rejected(out / FOLDER)}
     values = page_values(out.resolve().name, counts, found, calibration, pictures)
     write_page(out / PAGE, TEMPLATE, values)
     return found

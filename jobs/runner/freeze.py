@@ -4,11 +4,13 @@ From then on, the job needs the manifest no more: it resumes with the rows that 
 if the table has been changed or is gone.
 """
 
+import errno
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -82,16 +84,25 @@ def opened_items(spec: JobSpec, table: Path) -> Iterator[Opened]:
     Raises:
         InvalidInput: a column that the task needs is missing, an id is there twice, or no row is
             left; the last two while items are read.
+        OSError: the disk is full.
     """
     kind = kind_of(spec.task)
     source = open_manifest(spec.manifest)
     rows = Counted(read_rows(source, spec.manifest, kind.needs(spec.params), kind.chest))
-    ids = _Ids(table)
-    try:
+    with _full_disk(), closing(_Ids(table)) as ids:
         items = (item for row in ids.watch(rows) for item in items_of(row, spec.n))
         yield Opened(source.root, rows, items)
-    finally:
-        ids.close()
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """Raise SQLite's error of a full disk as the system's own."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
 def _write(out: Path, shard: int, items: list[Item]) -> bytes:

@@ -29,6 +29,7 @@ from jobs.runner.kinds import Kind, kind_of, read_files
 from jobs.runner.ledger import Shard, ShardLog, verified, write_shard
 from jobs.runner.making import Attempt, Making, making_of, refusal
 from jobs.runner.progress import Counter
+from jobs.runner.rejected import Rejected
 from jobs.runner.spec import Job
 
 ROWS = "rows.json"  # in OUT: what the bits of a job's results depend on
@@ -115,19 +116,20 @@ class Maker:
     ) -> Iterator[Sample]:
         """In the order of the items, a few under way at a time; under suspicion, one."""
         at_once = self._at_once if suspicion is None else 1
+        rejected = Rejected(self.out, self.job, shard)
         waiting: deque[_Started] = deque()
         coming = read_items(self.out, shard)
         try:
             while True:
                 while len(waiting) < at_once and (item := next(coming, None)) is not None:
-                    started = self._start(item, log, suspicion)
+                    started = self._start(item, log, suspicion, keep_rejected=not rejected.full)
                     if started is None:
                         counter.add(made=False)
                     else:
                         waiting.append(started)
                 if not waiting:
                     return
-                sample = self._finish(waiting.popleft(), log)
+                sample = self._finish(waiting.popleft(), log, rejected)
                 counter.add(made=sample is not None)
                 if sample is not None:
                     yield sample
@@ -135,7 +137,9 @@ class Maker:
             for each in waiting:
                 each.future.cancel()
 
-    def _start(self, item: Item, log: ShardLog, suspicion: Suspicion | None) -> _Started | None:
+    def _start(
+        self, item: Item, log: ShardLog, suspicion: Suspicion | None, *, keep_rejected: bool
+    ) -> _Started | None:
         """Read what the item is made from and submit its process; note why not."""
         try:
             if item.error is not None:
@@ -144,19 +148,22 @@ class Maker:
                 suspicion.refuse(item)
                 suspicion.under_way(alone=item)
             making = making_of(self.job.spec, item, read_files(item, Path(self.job.root)))
-            process = making.process(self._pipeline, self._gates)
+            process = making.process(self._pipeline, self._gates, keep_rejected=keep_rejected)
         except Exception as error:
             log.fail(item, reason_of(error))
             return None
         return _Started(making, self._loop.submit(process, exact=True))
 
-    def _finish(self, started: _Started, log: ShardLog) -> Sample | None:
+    def _finish(self, started: _Started, log: ShardLog, rejected: Rejected) -> Sample | None:
         """Wait for the item and encode it; note why it has no sample."""
         making, item = started.making, started.making.item
         try:
             found = started.future.result()
             if self._gates:
                 log.judged.append(making.judged(found))
+                png = None if rejected.full else making.rejected_png(found)
+                if png is not None:
+                    rejected.keep(item, png)
             if found.result is None:
                 log.fail(item, refusal(found), len(found.attempts))
                 return None

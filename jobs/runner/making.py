@@ -41,7 +41,12 @@ class Making:
     spec: Any
 
     def process(
-        self, pipeline: Any, gates: Sequence[Gate], on_step: OnStep = lambda *_: None
+        self,
+        pipeline: Any,
+        gates: Sequence[Gate],
+        on_step: OnStep = lambda *_: None,
+        *,
+        keep_rejected: bool = False,
     ) -> Process[Gated[Attempt]]:
         """Attempts, each with a seed of its own; the first one's picture is decoded now."""
         task, job = self.kind.task, self.job
@@ -65,6 +70,7 @@ class Making:
             gates,
             subject_of(self.item, self.files, getattr(self.spec, "operation", "")),
             job.max_attempts,
+            keep_rejected=keep_rejected,
         )
 
     def encode(self, pipeline: Any, found: Gated[Attempt], settings: dict[str, Any]) -> Made:
@@ -94,6 +100,12 @@ class Making:
             "attempts": len(found.attempts),
             "record": record,
         }
+
+    def rejected_png(self, found: Gated[Attempt]) -> bytes | None:
+        """A small picture of the first attempt that was refused and kept; None if none was."""
+        if not found.rejected:
+            return None
+        return self.kind.task.preview_png(self._picture(found.rejected[0]))
 
     def judged(self, found: Gated[Attempt]) -> Judged:
         """What the gates said."""

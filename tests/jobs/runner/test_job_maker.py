@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from gen.types import ModelCall, Process
 from jobs.runner.freeze import freeze
 from jobs.runner.ledger import SHARDS, tar_file
 from jobs.runner.maker import Maker
+from jobs.runner.rejected import Rejected
 from jobs.runner.spec import Job, checked
 
 
@@ -64,6 +66,32 @@ def test_refused_images_are_made_again_with_other_seeds_or_given_up(tmp_path: Pa
     again = [each for each in note.judged if len(each.attempts) == 2]
     assert all(first[0]["score"] != second[0]["score"] for first, second in
                (each.attempts for each in again))  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "shard_size", "most"), [(40, 20, 6), (40, 2, 1)])
+def test_a_few_refused_pictures_of_shards_all_over_are_kept(
+    rows: int, shard_size: int, most: int, tmp_path: Path
+) -> None:
+    manifest = {"path": str(write_prompts(tmp_path, rows))}
+    fields = {"task": "null", "model": "null", "manifest": manifest, "shard_size": shard_size}
+    _, note = made(tmp_path, Bright(), **fields)
+    kept = list((tmp_path / "out/rejected").glob("*.png"))
+    refused = [each for each in note.judged if not each.attempts[0][0]["passed"]]
+    assert len(kept) == min(most, len(refused))
+    for path in kept:
+        with Image.open(path) as picture:
+            assert picture.text["Synthetic"] == "YES"
+            assert np.asarray(picture).mean() <= 128
+
+
+def test_shards_that_keep_refused_pictures_are_spread(tmp_path: Path) -> None:
+    for num_shards in (1, 5, 12, 13, 24, 1000):
+        job = cast("Job", SimpleNamespace(num_shards=num_shards))
+        all_ = [Rejected(tmp_path, job, shard) for shard in range(num_shards)]
+        keeping = [shard for shard, each in enumerate(all_) if not each.full]
+        assert keeping[0] == 0
+        assert keeping[-1] >= num_shards - -(-num_shards // 12)
+        assert len(keeping) <= 12
 
 
 def test_the_seed_kept_is_that_of_the_accepted_attempt(tmp_path: Path) -> None:
