@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from gen.errors import MedphantomError
+from gen.errors import (
+    Conflict,
+    InvalidInput,
+    MedphantomError,
+    ModelRefused,
+    NotAllowed,
+    NotFound,
+)
 from jobs import (
     bench,
     bench_anomaly,
@@ -31,7 +38,8 @@ from jobs.audit import command as audit
 from jobs.augment import command as augment
 from jobs.runner import command as runner
 
-BAD_INPUT = 2  # the code of a wrong option, too
+FAILED, BAD_INPUT = 1, 2  # the latter is the code of a wrong option, too
+WRONG = (InvalidInput, ModelRefused, NotFound, Conflict, NotAllowed)  # the same again will not do
 
 
 class Commands(TyperGroup):
@@ -43,7 +51,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except MedphantomError as error:
             Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-            raise typer.Exit(BAD_INPUT) from error
+            raise typer.Exit(BAD_INPUT if isinstance(error, WRONG) else FAILED) from error
 
 
 app = typer.Typer(

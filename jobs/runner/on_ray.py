@@ -84,7 +84,12 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
     made = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
         ShardWorker,
         batch_size=1,
-        compute=ActorPoolStrategy(size=workers, max_concurrent_calls_per_actor=SHARDS_AT_ONCE),
+        compute=ActorPoolStrategy(
+            size=workers,
+            max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+            # no more wait for a worker than it makes, or the first to start would take them all
+            max_tasks_in_flight_per_actor=SHARDS_AT_ONCE,
+        ),
         fn_constructor_kwargs={"out": str(out.resolve()), "threads": pool.threads},
         num_cpus=pool.threads,
         num_gpus=pool.gpus,
