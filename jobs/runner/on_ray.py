@@ -32,7 +32,7 @@ def cluster(workers: int | None, threads: int | None, address: str | None) -> It
     """A cluster to work on: the one that is named, the one this process has, or one of its own.
 
     Args:
-        workers, threads: None shares out the GPUs, or else the CPUs of this machine.
+        workers, threads: None is what fits, see `jobs.runner.runner.Crew`.
         address: of a cluster; None starts one of this machine.
     """
     if ray.is_initialized():
@@ -56,9 +56,17 @@ def cluster(workers: int | None, threads: int | None, address: str | None) -> It
 
 
 def _pool(workers: int | None, threads: int | None) -> Pool:
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    workers = workers or max(1, int(gpus))
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    """As many of each as are named, or as fit on the cluster."""
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    hosts = [each for each in hosts if each.get("GPU")] or [each for each in hosts if each["CPU"]]
+    gpus = sum(each.get("GPU", 0.0) for each in hosts)
+    workers = workers or int(gpus) or max(1, len(hosts))
+    if threads is None:
+        # not what this machine has: a container may have less, and another host, too
+        taken = ray.cluster_resources().get("CPU", 0) - ray.available_resources().get("CPU", 0)
+        cpus = int(min((each["CPU"] for each in hosts), default=1) - taken)
+        beside = -(-workers // max(1, len(hosts)))
+        threads = 1 if gpus else max(1, cpus // beside)
     return Pool(workers, threads, min(1.0, gpus / workers))
 
 

@@ -40,9 +40,9 @@ class Crew:
     """Who makes a job's shards.
 
     Args:
-        workers: processes that each hold the model; None is one for each GPU, or one. 0 works in
-            this process, without Ray.
-        threads: of each worker on a CPU; None shares the CPUs out.
+        workers: processes that each hold the model; None is one for each GPU, or else for each
+            host. 0 works in this process, without Ray.
+        threads: of each worker on a CPU; None shares a host's CPUs out, and beside a GPU is 1.
         address: of a Ray cluster, all of whose hosts see the folders; None is this machine.
     """
 

@@ -228,16 +228,20 @@ def test_whatever_a_manifest_refers_to_is_in_it_or_its_head_says_how_to_make_it(
 
 def test_the_batch_job_runs_a_command_we_have_on_files_that_are_mounted() -> None:
     job = documents("rayjob.yaml")[0]["spec"]
-    program, name, *words = shlex.split(job["entrypoint"].split(">")[0])
+    program, group, name, *words = shlex.split(job["entrypoint"])
     command: Any = typer.main.get_command(app)
-    known = {option for parameter in command.commands[name].params for option in parameter.opts}
+    parameters = command.commands[group].commands[name].params
     assert program == "medphantom"
+    known = {option for parameter in parameters for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= known
     (worker,) = templates("rayjob.yaml")[1]["spec"]["containers"]
     mounts = {mount["mountPath"] for mount in worker["volumeMounts"]}
     assert {"/" + word.split("/")[1] for word in words if word.startswith("/")} <= mounts
-    assert set(re.findall(r"\$(\w+)", job["entrypoint"])) <= {e["name"] for e in worker["env"]}
-    assert job["entrypointNumGpus"] == gpus(worker) == 1
+    # the command leaves the GPU, and a CPU, to the worker that it starts
+    assert "entrypointNumGpus" not in job
+    assert gpus(worker) == 1
+    assert 0 < job["entrypointNumCpus"] < int(worker["resources"]["limits"]["cpu"])
+    assert cluster("rayjob.yaml")["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert job["shutdownAfterJobFinishes"] is True
 
 
