@@ -132,7 +132,7 @@ class _Bench:
         from jobs.runner.runner import Crew, run_job
 
         spec = self._spec()
-        outcomes: list[Outcome] = []
+        outcomes: list["Outcome"] = []
         crew = Crew(workers=workers, threads=1)
         run_job(spec, crew=crew, on_outcome=outcomes.append)
         made["one" if workers == 1 else "two"] = {
@@ -226,7 +226,7 @@ def survive(folder: Path, kills: int, drawn: Bars) -> dict[str, Any]:
     calm, disturbed = (null_spec(folder, name, FEW, steps=100) for name in ("calm", "disturbed"))
     timers: list[threading.Timer] = []
 
-    def strike(outcome: Outcome) -> None:
+    def strike(outcome: "Outcome") -> None:
         nonlocal left
         if left > 0 and draw.random() < 0.3:
             left -= 1
