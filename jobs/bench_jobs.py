@@ -132,7 +132,7 @@ class _Bench:
         from jobs.runner.runner import Crew, run_job
 
         spec = self._spec()
-        outcomes: list["Outcome"] = []
+        outcomes: list[Outcome] = []
         crew = Crew(workers=workers, threads=1)
         run_job(spec, crew=crew, on_outcome=outcomes.append)
         made["one" if workers == 1 else "two"] = {
