@@ -39,7 +39,7 @@ def command(
     model: Annotated[str, typer.Option(help="Id or folder; null measures the runner alone")] = (
         "cxr-mini"
     ),
-    images: Annotated[int, typer.Option(min=8, help="Of each measurement")] = 64,
+    images: Annotated[int, typer.Option(min=8, help="Of each measurement")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Solver steps of each")] = 10,
     shard_size: Annotated[int, typer.Option(min=1, help="Images of a shard")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each way")] = 3,

@@ -95,6 +95,7 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
         compute=ActorPoolStrategy(
             size=workers,
             max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
+            enable_true_multi_threading=True,  # or the calls would take turns
             # no more wait for a worker than it makes, or the first to start would take them all
             max_tasks_in_flight_per_actor=SHARDS_AT_ONCE,
         ),

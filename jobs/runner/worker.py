@@ -8,7 +8,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +99,17 @@ class ShardWorker:
 
 
 def make_here(out: Path, shards: Sequence[int], threads: int | None) -> Iterator[Outcome]:
-    """Make shards in this process, one after another."""
+    """Make shards in this process; outcomes come as they are done."""
     worker = ShardWorker(str(out), threads)
+    pool = ThreadPoolExecutor(SHARDS_AT_ONCE, "shards")
+    coming = iter(shards)
+    making = {pool.submit(worker.make, shard) for shard in islice(coming, SHARDS_AT_ONCE)}
     try:
-        for shard in shards:
-            yield worker.make(shard)
+        while making:
+            done, making = wait(making, return_when=FIRST_COMPLETED)
+            making |= {pool.submit(worker.make, shard) for shard in islice(coming, len(done))}
+            for each in done:
+                yield each.result()
     finally:
         worker.close()
+        pool.shutdown(cancel_futures=True)
