@@ -213,9 +213,12 @@ def timed(plan: Plan) -> Cost:
         manifest = plan.spec.manifest.model_copy(update={"path": str(rows)})
         spec = plan.spec.model_copy(
             update={
-                "manifest": manifest, "gates": None, "shard_size": TIMED // 2, "out": f"{folder}/out",
+                "manifest": manifest,
+                "gates": None,
+                "shard_size": TIMED // 2,
+                "out": f"{folder}/out",
             }
-        )  # fmt: skip
+        )
         ends: list[float] = []
         report = run_job(spec, crew=Crew(0), on_outcome=lambda _: ends.append(time.perf_counter()))
     if report["failed"]:
