@@ -95,14 +95,14 @@ class Bars:
             total: pieces of work.
             before: of these, done by an earlier run.
         """
-        pace, said = Pace(total, before), time.monotonic()
+        pace, said, ended = Pace(total, before), time.monotonic(), False
 
         def count(done: int, failed: int) -> None:
-            nonlocal said
+            nonlocal said, ended
             words = pace.said(done, failed)
             if not self._console.is_terminal:
-                if done == total or time.monotonic() - said > LINE_EVERY_S:
-                    said = time.monotonic()
+                if (done == total and not ended) or time.monotonic() - said > LINE_EVERY_S:
+                    said, ended = time.monotonic(), done == total
                     self.say(f"{title}: {done} of {total}, {words}")
                 return
             if title not in self._tasks:
