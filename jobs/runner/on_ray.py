@@ -96,8 +96,8 @@ def make_on_ray(out: Path, shards: Sequence[int], pool: Pool) -> Iterator[Outcom
             size=workers,
             max_concurrent_calls_per_actor=SHARDS_AT_ONCE,
             enable_true_multi_threading=True,  # or the calls would take turns
-            # no more wait for a worker than it makes, or the first to start would take them all
-            max_tasks_in_flight_per_actor=SHARDS_AT_ONCE,
+            # some wait for each worker, but the first to start does not take them all
+            max_tasks_in_flight_per_actor=min(2 * SHARDS_AT_ONCE, -(-len(shards) // workers)),
         ),
         fn_constructor_kwargs={"out": str(out.resolve()), "threads": pool.threads},
         num_cpus=pool.threads,
