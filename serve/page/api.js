@@ -27,6 +27,7 @@ export class ApiError extends Error {
 export class Api {
   #askKey;
   #asking = null;
+  #declined = 0; // so often the reader had no key to give
   #streams = 0;
 
   /** askKey(refused: boolean) resolves to a key, or to null if the reader has none. */
@@ -53,13 +54,15 @@ export class Api {
 
   /** A successful response; asks for a key when one is needed, and throws ApiError otherwise. */
   async request(path, options = {}) {
+    const declined = this.#declined;
     for (;;) {
       const key = this.key;
       const response = await send(path, key, options);
       if (response.ok) return response;
       const error = await readError(response);
       const renewed = this.key !== key; // another request has asked meanwhile
-      if (error.status !== 401 || !(renewed || (await this.#obtainKey(key)))) throw error;
+      const told = this.#declined !== declined; // they were asked while this was under way
+      if (error.status !== 401 || told || !(renewed || (await this.#obtainKey(key)))) throw error;
     }
   }
 
@@ -67,6 +70,7 @@ export class Api {
     this.#asking ??= this.#askKey(refused !== null).finally(() => (this.#asking = null));
     const key = await this.#asking;
     if (key) sessionStorage.setItem(KEY, key);
+    else this.#declined += 1;
     return Boolean(key);
   }
 

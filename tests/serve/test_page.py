@@ -560,6 +560,24 @@ def test_without_a_key_the_page_waits_for_one(visit: Visit) -> None:
     expect(visit.form.get_by_label("Model")).to_have_value("cxr-mini")
 
 
+def test_who_has_no_key_is_not_asked_again_by_answers_that_come_late(visit: Visit) -> None:
+    visit.expected = "status of 401"
+    visit.service.key = "mp_1_right"
+    page = visit.page
+    held: list[Any] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.goto(visit.service.url)
+    dialog = page.get_by_role("dialog", name="API key")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_have_text("a key is needed")
+    assert held
+    for route in held:
+        with page.expect_response("**/v1/models"):
+            route.continue_()
+    page.wait_for_timeout(200)
+    expect(dialog).to_be_hidden()
+
+
 def test_a_running_job_is_picked_up_after_a_reload(visit: Visit) -> None:
     visit.service.hold_at = 8
     page = visit.open()
