@@ -110,7 +110,7 @@ def test_the_readme_lines_work(
     subprocess.run(["bash", "-ec", put], check=True, capture_output=True)
     subprocess.run(["bash", "-ec", delete], check=True, capture_output=True)
     assert client.get("/v1/jobs/my-cohort").json()["status"] == "cancelled"
-    (snippet,) = re.findall(r"```python no-test\n(.*?)```", readme, re.DOTALL)
+    (snippet,) = re.findall(r"```python no-test\n(import openai.*?)```", readme, re.DOTALL)
     names: dict[str, Any] = {}
     exec(snippet, names)
     names["client"].close()
