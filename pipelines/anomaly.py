@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
-from gen.anomaly.autopaint import NUM_STEPS as AUTOPAINT_STEPS
 from gen.anomaly.autopaint import autopaint, first_look
 from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
@@ -128,7 +127,7 @@ class AnomalyPipeline(OverTextToImage):
         squares = [ModelSquare(len(each), each.shape[1], self.size) for each in pictures]
         engine = Engine(self.networks, max_rows=ROWS)
         tickets = [
-            engine.submit(self.process(square.to_model(each), name, prompt, seed))
+            engine.submit(self.process(square.to_model(each), name, prompt, seed, square))
             for each, square, seed in zip(pictures, squares, seeds, strict=True)
         ]
         while engine.num_live:
@@ -162,35 +161,46 @@ class AnomalyPipeline(OverTextToImage):
         method: MethodName,
         prompt: str,
         seed: int,
+        padded: ModelSquare | None = None,
         suspicious: float | None = None,
         on_estimate: OnEstimate | None = None,
     ) -> Process[SquareDeparture]:
         """The algorithm of `__call__` for a square (S, S) in [0, 1], for an engine.
 
-        `suspicious` is where "autopaint" paints; None takes it from the card. `on_estimate` is told
-        of what each call of the network takes the latents (1, C, h, w) for.
+        `padded` tells where the square is padding: networks, which know no black bars, see the
+        picture's mirror image there. `suspicious` is where "autopaint" paints; None takes it from
+        the card. `on_estimate` is told what each call of the U-Net takes the latents (1, C, h, w)
+        for.
         """
-        prior, picture = yield from self.looked_at(square, prompt, seed, on_estimate)
+        prior, picture = yield from self.looked_at(square, prompt, seed, padded, on_estimate)
         body = body_mask(square * 2 - 1)
         paintable = torch.from_numpy(body)[None, None].to(self.device)
         found = yield from self.methods(suspicious, paintable)[method](prior, picture)
         map_ = cleaned(found.map[0, 0].float().cpu().numpy(), body)
         return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
 
-    def first_look(self, square: Map, prompt: str, seed: int) -> Process[NDArray[np.float32]]:
+    def first_look(
+        self, square: Map, prompt: str, seed: int, padded: ModelSquare | None = None
+    ) -> Process[NDArray[np.float32]]:
         """What "autopaint" begins with, at the pixels of the body: (N,), at least 0."""
-        prior, picture = yield from self.looked_at(square, prompt, seed)
+        prior, picture = yield from self.looked_at(square, prompt, seed, padded)
         found = yield from first_look(prior, picture)
         body = body_mask(square * 2 - 1)
         return found[0, 0].float().cpu().numpy()[body]
 
     def looked_at(
-        self, square: Map, prompt: str, seed: int, on_estimate: OnEstimate | None = None
+        self,
+        square: Map,
+        prompt: str,
+        seed: int,
+        padded: ModelSquare | None = None,
+        on_estimate: OnEstimate | None = None,
     ) -> Process[tuple[HealthyPrior, Tensor]]:
         """What methods are given: the model, and the square as (1, 1, S, S) in [-1, 1]."""
         (generator,) = make_generators([seed])
         condition, _ = yield from self.text_to_image.encode_prompts([prompt], [])
-        picture = torch.from_numpy(square)[None, None] * 2 - 1
+        shown = square if padded is None else padded.mirrored(square)
+        picture = torch.from_numpy(shown)[None, None] * 2 - 1
         return self.healthy_prior(condition, generator, on_estimate), picture.to(self.device)
 
     @property
@@ -204,7 +214,7 @@ class AnomalyPipeline(OverTextToImage):
         """Of the whole schedule, of which each method takes its part."""
         published = int(self.scheduler.config.num_train_timesteps)
         return {
-            "autopaint": AUTOPAINT_STEPS,
+            "autopaint": 1,
             "patchwise": PATCHWISE_STEPS,
             "autoddpm": published,
             "thor": published,

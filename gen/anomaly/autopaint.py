@@ -2,7 +2,7 @@
 
 After Tian et al. 2023 (arXiv 2305.12358), where a network that inpaints healthy anatomy replaces
 regions that the method finds by itself. Here a diffusion model finds them, by what it expects of
-the picture in a single step, and paints them, so that they go on the anatomy around.
+the picture in a single step, and walks them to what it expects, beside anatomy that stays.
 """
 
 import torch
@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from gen.anomaly.healthy_prior import Departure, HealthyPrior
 from gen.anomaly.residuals import departure_map
 from gen.anomaly.single_step import expectation
-from gen.inpainting import blended_latents, to_cells
+from gen.inpainting import to_cells
 from gen.types import Process
 
-NUM_ROUNDS = 3
-NUM_STEPS, FROM = 15, 0.6  # of the whole schedule, and the share where painting begins
+NUM_ROUNDS = 2
+NUM_STEPS = 2  # of painting, a round
+FIRST_DRAWS = 16  # of noise a level, for the look that the map is made of
+NUM_DRAWS = 4  # for what follows it
 QUANTILE = 0.98  # of a picture's own map, where no threshold is known
 # What was painted, to this power, weights the first suspicion, so that what could be painted alike
 # counts less. More weight loses lesions that were painted again.
@@ -31,7 +33,7 @@ def autopaint(
     num_rounds: int = NUM_ROUNDS,
     body: Tensor | None = None,
 ) -> Process[Departure]:
-    """Rounds of suspicion and painting, until nothing more is suspicious.
+    """Rounds of suspicion and painting, until nothing is suspicious.
 
     Args:
         prior: see there.
@@ -45,27 +47,38 @@ def autopaint(
     latents = yield from prior.encode(picture)
     seen = yield from prior.decode(latents)
     factor = picture.shape[-1] // latents.shape[-1]
-    painted, healthy = latents, seen
+    first = yield from suspicion(prior, latents, seen, FIRST_DRAWS)
+    limit = limit_of(first, inside) if suspicious is None else suspicious
+    found, painted, healthy = first, latents, seen
     mask = torch.zeros_like(latents[:, :1])
-    first: Tensor | None = None
-    for _ in range(num_rounds):
-        found = yield from suspicion(prior, painted, healthy)
-        first = found if first is None else first
-        limit = limit_of(first, inside) if suspicious is None else suspicious
-        grown = torch.maximum(mask, to_cells((found > limit) & inside, factor))
-        if bool((grown == mask).all()):
+    for number in range(num_rounds):
+        if number:
+            found = yield from suspicion(prior, painted, healthy, NUM_DRAWS)
+        left = (found > limit) & inside
+        if not left.any():
             break
-        mask = grown
-        steps = prior.steps(NUM_STEPS)
-        skip = int((steps.timesteps > FROM * len(prior.noising)).sum())
-        painted = yield from blended_latents(
-            latents, mask, steps, prior.painting(latents, mask), [prior.generator], skip
-        )
+        mask = torch.maximum(mask, to_cells(left, factor))
+        painted = yield from paint(prior, painted, mask)
         healthy = yield from prior.decode(painted)
-    assert first is not None
     changed = yield from departure_map(prior, seen, healthy)
     weighed = first * (changed + TRACE) ** CHANGED_POWER
     return Departure(weighed, repaired(picture, seen, healthy, mask))
+
+
+def paint(
+    prior: HealthyPrior, latents: Tensor, mask: Tensor, num_steps: int = NUM_STEPS
+) -> Process[Tensor]:
+    """Walk latents (1, C, h, w) under a mask (1, 1, h, w) to what is expected of them.
+
+    Each step takes them to the mean of what they may have been. It undoes more of a lesion than one
+    sample in their place: less is drawn at random that was not there.
+    """
+    masks = mask.expand(NUM_DRAWS, -1, -1, -1)
+    for _ in range(num_steps):
+        painting = prior.painting(latents.expand(NUM_DRAWS, -1, -1, -1), masks)
+        expected = yield from expectation(prior, latents, num_draws=NUM_DRAWS, predict=painting)
+        latents = torch.where(mask.bool(), expected, latents)
+    return latents
 
 
 def limit_of(found: Tensor, inside: Tensor) -> float:
@@ -78,13 +91,15 @@ def first_look(prior: HealthyPrior, picture: Tensor) -> Process[Tensor]:
     """The suspicion (1, 1, S, S) that `autopaint` begins with, of a picture (1, 1, S, S)."""
     latents = yield from prior.encode(picture)
     seen = yield from prior.decode(latents)
-    return (yield from suspicion(prior, latents, seen))
+    return (yield from suspicion(prior, latents, seen, FIRST_DRAWS))
 
 
-def suspicion(prior: HealthyPrior, latents: Tensor, seen: Tensor) -> Process[Tensor]:
+def suspicion(
+    prior: HealthyPrior, latents: Tensor, seen: Tensor, num_draws: int
+) -> Process[Tensor]:
     """How far latents (1, C, h, w), decoded as `seen`, are from what a single step expects."""
-    expected = yield from prior.decode((yield from expectation(prior, latents)))
-    return (yield from departure_map(prior, seen, expected))
+    expected = yield from expectation(prior, latents, num_draws=num_draws)
+    return (yield from departure_map(prior, seen, (yield from prior.decode(expected))))
 
 
 def repaired(picture: Tensor, seen: Tensor, healthy: Tensor, mask: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gen.anomaly.healthy_prior import Departure, HealthyPrior
 from gen.anomaly.residuals import departure_map
-from gen.types import Process
+from gen.types import Predict, Process
 
-LEVELS = (0.1, 0.2)  # of the schedule: more forgets the patient, less knows the lesion
-NUM_DRAWS = 4
+LEVELS = (0.15, 0.2)  # of the schedule: more forgets the patient, less knows the lesion
+NUM_DRAWS = 8  # a level
 
 
 def single_step(
@@ -36,13 +36,17 @@ def expectation(
     latents: Tensor,
     levels: Sequence[float] = LEVELS,
     num_draws: int = NUM_DRAWS,
+    predict: Predict | None = None,
 ) -> Process[Tensor]:
-    """Mean of Tweedie's estimates of latents (1, C, h, w) that are noised to each of `levels`."""
+    """Mean of Tweedie's estimates of latents (1, C, h, w) that are noised to each of `levels`.
+
+    `predict` is the network; None is the prior's.
+    """
     noising, draws = prior.noising, latents.expand(num_draws, -1, -1, -1)
     total = torch.zeros_like(latents)
     for level in levels:
         timestep = torch.tensor(float(round(level * len(noising))), device=latents.device)
         noisy = noising.add(draws, prior.noise(draws), timestep)
-        output = yield from prior.predict(noisy, timestep)
+        output = yield from (predict or prior.predict)(noisy, timestep)
         total = total + noising.clean(noisy, output, timestep).mean(0, keepdim=True)
     return total / len(levels)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # torch is imported when something is measured
     from numpy.typing import NDArray
 
     from gen.data.collection import Item
+    from gen.data.model_square import ModelSquare
     from gen.types import Process, T
     from pipelines.anomaly import AnomalyPipeline
 
@@ -50,9 +51,10 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class Healthy:
-    """A picture as the model sees it, (S, S) in [0, 1], and the seed of its noise."""
+    """A picture fitted to the model's square, (S, S) in [0, 1], and the seed of its noise."""
 
-    square: "NDArray[np.float32]"
+    square: "ModelSquare"
+    fitted: "NDArray[np.float32]"
     seed: int
 
 
@@ -131,8 +133,8 @@ def read_healthy(config: CalibrationConfig, pictures: Pictures) -> list[Healthy]
             pictures.leave_out(item, "have no label, so nobody knows whether they are healthy")
         elif not item.labels.normal:
             pictures.leave_out(item, "are not of healthy people")
-        elif len(healthy) < config.n and (square := read_square(item, pictures)) is not None:
-            healthy.append(Healthy(square, seed_of(config.seed, item.name)))
+        elif len(healthy) < config.n and (read := read_fitted(item, pictures)) is not None:
+            healthy.append(Healthy(*read, seed_of(config.seed, item.name)))
     if len(healthy) < 2:
         raise InvalidInput(
             f"data is {config.data}, whose split {config.split!r} has {len(healthy)} usable healthy"
@@ -142,8 +144,10 @@ def read_healthy(config: CalibrationConfig, pictures: Pictures) -> list[Healthy]
     return healthy
 
 
-def read_square(item: "Item", pictures: Pictures) -> "NDArray[np.float32] | None":
-    """A picture as `medphantom anomaly` shows it to the model; None if it cannot be read."""
+def read_fitted(
+    item: "Item", pictures: Pictures
+) -> "tuple[ModelSquare, NDArray[np.float32]] | None":
+    """A picture as `medphantom anomaly` fits it to the model; None if it cannot be read."""
     from gen.data.images import read_image
     from gen.data.model_square import ModelSquare
 
@@ -151,7 +155,7 @@ def read_square(item: "Item", pictures: Pictures) -> "NDArray[np.float32] | None
         pixels = read_image(item.file).pixels
         height, width = pixels.shape
         square = ModelSquare(height, width, pictures.side, orig_size=item.orig_size)
-        return square.to_model(pixels)
+        return square, square.to_model(pixels)
     except MedphantomError:
         pictures.leave_out(item, "cannot be read")
         return None
@@ -170,7 +174,7 @@ def method_points(
     )
     found = answers(
         pipeline,
-        [pipeline.process(each.square, method, config.prompt, each.seed, suspicious)
+        [pipeline.process(each.fitted, method, config.prompt, each.seed, each.square, suspicious)
          for each in healthy],
         config, drawn, f"mapping: {method}",
     )  # fmt: skip
@@ -183,7 +187,9 @@ def suspicion_limit(
     """What a share `SUSPICIOUS` of healthy people's pixels exceed at a first look."""
     import numpy as np
 
-    looks = [pipeline.first_look(each.square, config.prompt, each.seed) for each in healthy]
+    looks = [
+        pipeline.first_look(each.fitted, config.prompt, each.seed, each.square) for each in healthy
+    ]
     found = np.concatenate(list(answers(pipeline, looks, config, drawn, "first look")))
     return float(f"{np.quantile(found, 1 - SUSPICIOUS):.5g}")
 

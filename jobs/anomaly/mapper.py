@@ -136,7 +136,7 @@ class Mapper:
         config, (height, width) = self.config, plane.shape
         square = ModelSquare(height, width, self.pipeline.size)
         small = square.to_model(plane)
-        found = yield from self.pipeline.process(small, config.method, config.prompt, seed)
+        found = yield from self.pipeline.process(small, config.method, config.prompt, seed, square)
         return on_source(plane, square, found, self.threshold)
 
     def record(self, scan: Scan) -> "Record":

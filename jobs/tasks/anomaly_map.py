@@ -48,13 +48,13 @@ PICTURE = Limits(max_side=8192, max_pixels=2**24, max_bytes=16 * 2**20)
 
 # Calls of the U-Net, at most, and rows of them where latents have 16 x 16 cells, as cxr-mini's.
 CALLS: dict[MethodName, int] = {
-    "autopaint": 33,
+    "autopaint": 12,
     "patchwise": 9,
     "autoddpm": 450,
     "thor": 354,
     "single_step": 2,
 }
-ROWS: dict[MethodName, int] = {**CALLS, "autopaint": 51, "patchwise": 441, "single_step": 8}
+ROWS: dict[MethodName, int] = {**CALLS, "autopaint": 72, "patchwise": 441, "single_step": 16}
 MEGAPIXELS = 256 * 256 / 1e6  # of the square that most models see
 
 Picture = Annotated[Radiograph, *upload_schema(PICTURE, Radiograph)]
@@ -73,8 +73,8 @@ class AnomalyMapSpec(Spec):
     )
     method: MethodName = Field(
         "autopaint",
-        description="How healthy anatomy is painted; patchwise, thor and autoddpm cost 8 to 10 "
-        "times as much as autopaint, single_step a sixth",
+        description="How healthy anatomy is painted; patchwise, thor and autoddpm cost 5 or 6 "
+        "times as much as autopaint, single_step a quarter",
     )
     prompt: Sentence | None = Field(
         None, description="What healthy looks like, in words; null is what the model knows it by"
@@ -236,6 +236,7 @@ class AnomalyMaps(Task):
                 spec.method,
                 healthy_prompt(maps, spec),
                 item["seed"],
+                square,
                 on_estimate=on_estimate,
             )
             return Compared(source, square, found)

@@ -55,9 +55,9 @@ def test_the_cost_of_mapping_is_counted_in_network_calls(tiny_folder: Path) -> N
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout.splitlines()[-1])
     assert set(figures["network_calls"]) == set(chosen) <= set(ANOMALY_METHODS)
-    # two levels of four draws; autopaint looks as often in each round, and paints
-    assert figures["network_calls"]["single_step"] == 8
-    assert figures["network_calls"]["autopaint"] > 8
+    # two levels of eight draws; the first look of autopaint is of sixteen, then it paints
+    assert figures["network_calls"]["single_step"] == 16
+    assert figures["network_calls"]["autopaint"] > 32
     for name in chosen:
         low, high = figures["seconds_range"][name]
         assert low <= figures["seconds"][name] <= high

@@ -189,8 +189,8 @@ def test_a_method_of_the_pipeline_is_measured_like_the_others(
             alone = detect(images[1:], [2])
             assert torch.allclose(alone.maps, found.maps[1:], atol=1e-4)
             assert 2 * alone.num_network_calls == found.num_network_calls
-        # of an image: text, encoder, two levels of four draws, two decoded and compared
-        assert made["single_step"](images, [1, 2]).num_network_calls == 2 * (1 + 1 + 8 + 2 + 2)
+        # of an image: text, encoder, two levels of eight draws, two decoded and compared
+        assert made["single_step"](images, [1, 2]).num_network_calls == 2 * (1 + 1 + 16 + 2 + 2)
         with pytest.raises(InvalidInput, match="image_size is 32"):
             detectors(DetectorConfig(("thor",), 32, tmp_path, tiny_model), nothing, drawn)
 

@@ -303,7 +303,9 @@ def test_autopaint_leaves_the_air_beside_the_body_as_it_is(pipeline: AnomalyPipe
     square = np.zeros((SIDE, SIDE), np.float32)
     square[10:, 12:] = 0.6
     square[2:5, 2:5] = 1  # a letter
-    found = run(pipeline.process(square, "autopaint", "healthy", 0, 0.0), pipeline.networks)
+    found = run(
+        pipeline.process(square, "autopaint", "healthy", 0, suspicious=0.0), pipeline.networks
+    )
     changed = np.abs(found.healthy - (square * 2 - 1)) > 1e-6
     assert changed[16:, 18:].mean() > 0.9
     assert not changed[:8].any()

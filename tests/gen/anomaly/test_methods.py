@@ -13,11 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen.anomaly.autoddpm import QUANTILE, autoddpm, unlikelihood
-from gen.anomaly.autopaint import FROM, NUM_STEPS, autopaint, limit_of, repaired
+from gen.anomaly.autopaint import (
+    FIRST_DRAWS,
+    NUM_DRAWS,
+    NUM_STEPS,
+    autopaint,
+    limit_of,
+    paint,
+    repaired,
+)
 from gen.anomaly.healthy_prior import Departure, HealthyPrior, Method
 from gen.anomaly.patchwise import patches, patchwise, starts
 from gen.anomaly.residuals import absolute_residual
-from gen.anomaly.single_step import LEVELS, NUM_DRAWS, expectation, single_step
+from gen.anomaly.single_step import LEVELS, expectation, single_step
+from gen.anomaly.single_step import NUM_DRAWS as SINGLE_STEP_DRAWS
 from gen.anomaly.thor import HARMONISE, anomaly, harmonic_mean, thor
 from gen.denoising import draw_noise, make_generators
 from gen.engine import run
@@ -220,17 +229,24 @@ def test_detail_that_the_decoder_cannot_draw_stays(name: str) -> None:
 # autopaint: looks, and rounds of painting
 
 
-def paintings(world: World) -> int:
-    """How often painting began: at the highest timestep that anything was asked at."""
-    looks = {round(level * NUM_TIMESTEPS) for level in LEVELS}
-    begun = [timestep for timestep, _ in world.asked if timestep not in looks]
-    return begun.count(max(begun)) if begun else 0
+LOOK = [NUM_TIMESTEPS * level for level in LEVELS]
+
+
+def asked_in(num_rounds: int) -> list[tuple[float, int]]:
+    """Timesteps and rows of a look, and of rounds of painting between which it looks again."""
+    first, again = ([(level, draws) for level in LOOK] for draws in (FIRST_DRAWS, NUM_DRAWS))
+    painted = again * NUM_STEPS
+    return first + painted * min(1, num_rounds) + (again + painted) * max(0, num_rounds - 1)
+
+
+def asked_of(world: World) -> list[tuple[float, int]]:
+    return [(pytest.approx(timestep), len(rows)) for timestep, rows in world.asked]
 
 
 def test_autopaint_stops_after_one_look_when_nothing_is_suspicious() -> None:
     world, picture = World(), lesioned(0)
     found = world.run(autopaint(world.prior, picture, suspicious=10.0))
-    assert [timestep for timestep, _ in world.asked] == [NUM_TIMESTEPS * level for level in LEVELS]
+    assert asked_of(world) == asked_in(0)
     assert torch.equal(found.healthy, picture)
     assert found.map[PLACE].mean() > 3 * found.map[outside()].mean()
 
@@ -239,13 +255,10 @@ def test_autopaint_paints_what_is_suspicious_and_nothing_else() -> None:
     picture = lesioned(0)
     world = World()
     found = world.run(autopaint(world.prior, picture, SUSPICIOUS))
-    assert paintings(world) >= 1
     changed = (found.healthy - picture).abs()
     assert changed[PLACE].mean() > 0.3
     assert not changed[outside()].any()
-    painted = [timestep for timestep, _ in world.asked if timestep > NUM_TIMESTEPS * max(LEVELS)]
-    assert max(painted) <= NUM_TIMESTEPS * FROM
-    assert len(painted) < NUM_STEPS * paintings(world)
+    assert asked_of(world) in (asked_in(1), [*asked_in(1), *asked_in(2)[-6:-4]], asked_in(2))
 
 
 def test_autopaint_paints_nothing_beside_the_body() -> None:
@@ -270,7 +283,7 @@ def test_a_picture_without_a_body_stays_as_it_is(suspicious: float | None) -> No
     nowhere = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
     found = world.run(autopaint(world.prior, picture, suspicious, body=nowhere))
     assert torch.equal(found.healthy, picture)
-    assert paintings(world) == 0
+    assert asked_of(world) == asked_in(0)
 
 
 def test_where_no_threshold_is_known_that_of_the_body_decides() -> None:
@@ -293,10 +306,28 @@ class Fickle(World):
 def test_autopaint_paints_no_more_often_than_it_may(num_rounds: int) -> None:
     world = Fickle()
     picture = HEALTHY[:1]
-    looks = {round(level * NUM_TIMESTEPS) for level in LEVELS}
     world.run(autopaint(world.prior, picture, num_rounds=num_rounds))
-    assert paintings(world) == num_rounds
-    assert sum(timestep in looks for timestep, _ in world.asked) >= num_rounds * len(LEVELS)
+    assert asked_of(world) == asked_in(num_rounds)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_painting_walks_to_the_mean_of_gaussian_data_and_moves_nothing_else(
+    num_steps: int,
+) -> None:
+    """A step takes x to m + gain (x - m), the gain being the mean of those of the levels."""
+    world = Gaussian()
+    latents = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros_like(latents)
+    mask[..., 8:] = 1
+    found = run(paint(world.prior, latents, mask, num_steps), world.networks)
+    abar = [float(world.noising.alphas_cumprod[round(level)]) for level in LOOK]
+    gain = np.mean([a * DEVIATION**2 / (a * DEVIATION**2 + 1 - a) for a in abar])
+    assert torch.equal(found[..., :8], latents[..., :8])
+    slope, level = np.polyfit(
+        (latents - MEAN)[..., 8:].flatten().numpy(), (found - MEAN)[..., 8:].flatten().numpy(), 1
+    )
+    assert slope == pytest.approx(gain**num_steps, abs=0.01)
+    assert level == pytest.approx(0, abs=0.01)
 
 
 def test_a_repair_fades_out_at_its_mask_and_stays_in_range() -> None:
@@ -403,7 +434,9 @@ def test_a_level_of_thor_is_between_0_and_1_and_fills_what_rims_surround() -> No
 # single_step
 
 
-@pytest.mark.parametrize(("levels", "num_draws"), [(LEVELS, NUM_DRAWS), ((0.3,), 1), ((0.1,), 7)])
+@pytest.mark.parametrize(
+    ("levels", "num_draws"), [(LEVELS, SINGLE_STEP_DRAWS), ((0.3,), 1), ((0.1,), 7)]
+)
 def test_a_single_step_costs_one_row_a_level_and_draw(
     levels: tuple[float, ...], num_draws: int
 ) -> None:
