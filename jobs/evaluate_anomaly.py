@@ -16,7 +16,8 @@ from jobs.anomaly.figures import Asked, boxed_figures, planted_figures
 from jobs.anomaly.sets import AnomalySets, Examined, Sets
 from jobs.anomaly.sheet import write_sheet
 from jobs.bars import Bars, bars
-from jobs.targets import Model, Seed, give, interval, seed_of
+from jobs.device import Precision
+from jobs.targets import MixedPrecision, Model, Seed, give, interval, seed_of
 
 if TYPE_CHECKING:  # torch is imported when something is measured
     from gen.anomaly.detections import Detections, Detector
@@ -245,6 +246,7 @@ def command(
     components: Annotated[int, typer.Option(min=1, help="Of PCA")] = 64,
     training_steps: Annotated[int, typer.Option(min=1, help="Of the autoencoder")] = 600,
     seed: Seed = 0,
+    mixed_precision: MixedPrecision = Precision.NO,
 ) -> None:
     """How well detectors of anomalies find lesions, and whether their healthy images are healthy.
 
@@ -265,7 +267,7 @@ def command(
     """
     detecting = DetectorConfig(
         parse_names(names), image_size, out, model, noise_level, steps, components, training_steps,
-        seed,
+        seed, mixed_precision,
     )  # fmt: skip
     config = AnomalyConfig(data, detecting, planted, calibration, rate, map_size, mask_rule, seed)
     with bars() as drawn:

@@ -35,6 +35,7 @@ from gen.training.captioned import (
 )
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
 from gen.training.diffusion import diffusion_loss
+from gen.training.first_card import write_first_card
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.masks import MaskShares, draw_masks
 from gen.training.pictures import save_grid
@@ -42,6 +43,7 @@ from gen.training.text_encoder import tokenize
 from gen.types import ModelCall, Process
 
 NUM_PREVIEWS = 8
+LIMIT = "It paints parts of images; from text alone it draws nothing."
 
 
 class InpaintingConfig(LoopConfig):
@@ -177,5 +179,7 @@ def train_inpainting(config: InpaintingConfig, report: Report) -> Path:
         draw_preview(averaged, config, held_out, device, path)
 
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
-    save_networks(averaged, config.output / "model")
-    return config.output / "model"
+    folder = config.output / "model"
+    save_networks(averaged, folder)
+    write_first_card(folder, config, data, config.base_model, [LIMIT])
+    return folder

@@ -38,6 +38,7 @@ from gen.training.captioned import (
 )
 from gen.training.dataset import ChestXrays, read_chest_xrays
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
+from gen.training.first_card import write_first_card
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
 from gen.training.text_encoder import (
@@ -194,10 +195,10 @@ def train_text_to_image(config: TextToImageConfig, report: Report) -> Path:
         draw_preview(averaged, config.max_length, device, path)
 
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
-    return save_model(averaged, config)
+    return save_model(averaged, config, data)
 
 
-def save_model(networks: Networks, config: TextToImageConfig) -> Path:
+def save_model(networks: Networks, config: TextToImageConfig, data: ChestXrays) -> Path:
     """Write the diffusers folder, or the adapter alone for LoRA."""
     folder = config.output / "model"
     if config.train == "lora":
@@ -205,4 +206,5 @@ def save_model(networks: Networks, config: TextToImageConfig) -> Path:
         StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=layers)
         return folder
     save_networks(networks, folder)
+    write_first_card(folder, config, data, config.base_model)
     return folder

@@ -11,6 +11,7 @@ from gen.anomaly.calibration import HEALTHY_PROMPT
 from gen.errors import InvalidInput
 from jobs.bars import Bars
 from jobs.counted import counted
+from jobs.device import Precision, precise
 from jobs.window import windowed
 
 if TYPE_CHECKING:  # torch is imported when something is measured
@@ -39,6 +40,7 @@ class DetectorConfig:
         num_components: of PCA.
         num_training_steps: of the autoencoder.
         seed: of what is trained.
+        mixed_precision: of the model's methods and of AnoDDPM.
     """
 
     names: tuple[str, ...]
@@ -50,6 +52,7 @@ class DetectorConfig:
     num_components: int = 64
     num_training_steps: int = 600
     seed: int = 0
+    mixed_precision: Precision = Precision.NO
 
 
 def detectors(
@@ -73,7 +76,7 @@ def detectors(
         "pca": lambda: principal_components(config, healthy()),
         "autoencoder": lambda: autoencoder(config, healthy(), drawn),
         "anoddpm": lambda: anoddpm(config),
-        **{name: partial(of_pipeline, loaded, name) for name in METHODS},
+        **{name: partial(of_pipeline, config, loaded, name) for name in METHODS},
     }
     unknown = [name for name in config.names if name not in makers]
     if unknown or not config.names:
@@ -143,7 +146,7 @@ def anoddpm(config: DetectorConfig) -> "Detector":
     _check_size(config, pipeline.size)
 
     def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
-        networks, rows = counted(pipeline.networks)
+        networks, rows = counted(precise(pipeline.networks, config.mixed_precision))
         process = noised_and_denoised(pipeline, images, make_generators(seeds), config)
         healthy = run(process, networks).cpu()
         return Detections(residual_map(images, healthy), healthy, rows.total())
@@ -182,7 +185,9 @@ def load_anomaly_pipeline(config: DetectorConfig) -> "AnomalyPipeline":
     return pipeline
 
 
-def of_pipeline(loaded: "Callable[[], AnomalyPipeline]", method: "MethodName") -> "Detector":
+def of_pipeline(
+    config: DetectorConfig, loaded: "Callable[[], AnomalyPipeline]", method: "MethodName"
+) -> "Detector":
     """A method of `pipelines.anomaly`: healthy by prompt, its maps cleaned."""
     import torch
 
@@ -193,7 +198,7 @@ def of_pipeline(loaded: "Callable[[], AnomalyPipeline]", method: "MethodName") -
     pipeline = loaded()
 
     def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
-        networks, rows = counted(pipeline.networks)
+        networks, rows = counted(precise(pipeline.networks, config.mixed_precision))
         engine = Engine(networks, rows_at_once(), pad_rows=False)  # padding would be counted
         processes = (
             pipeline.process((image[0].numpy() + 1) / 2, method, HEALTHY_PROMPT, seed)

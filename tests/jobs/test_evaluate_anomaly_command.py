@@ -20,6 +20,7 @@ from jobs.anomaly.detectors import DetectorConfig, detectors
 from jobs.anomaly.sets import AnomalySets
 from jobs.bars import bars
 from jobs.cli import app
+from jobs.device import Precision
 
 SIDE, SIZE = 128, 64
 FIELDS = ("file", "split", "findings", "prompt", "patient_id", "original_dataset", "boxes")
@@ -193,6 +194,21 @@ def test_a_method_of_the_pipeline_is_measured_like_the_others(
         assert made["single_step"](images, [1, 2]).num_network_calls == 2 * (1 + 1 + 16 + 2 + 2)
         with pytest.raises(InvalidInput, match="image_size is 32"):
             detectors(DetectorConfig(("thor",), 32, tmp_path, tiny_model), nothing, drawn)
+
+
+@pytest.mark.parametrize("name", ["single_step", "anoddpm"])
+def test_half_precision_changes_a_little(name: str, tiny_model: str, tmp_path: Path) -> None:
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = []
+    with bars() as drawn:
+        for precision in Precision:
+            config = DetectorConfig(
+                (name,), 16, tmp_path, tiny_model, mixed_precision=precision, noise_level=1
+            )
+            made = detectors(config, lambda: images, drawn)
+            found.append(made[name](images, [1, 2]).healthy)
+    change = (found[1] - found[0]).abs()
+    assert 0 < change.max() < 0.1
 
 
 def test_what_cannot_be_measured_is_refused(data: Path, tmp_path: Path) -> None:
