@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gen.anomaly.autoddpm import autoddpm
-from gen.anomaly.autopaint import autopaint, first_look
+from gen.anomaly.autopaint import DRAWING_STEPS, autopaint, first_look
 from gen.anomaly.body import body_mask
 from gen.anomaly.calibration import (
     CALIBRATE,
@@ -61,10 +61,11 @@ OnEstimate = Callable[[Tensor], None]
 
 @dataclass(frozen=True)
 class SquareDeparture:
-    """A cleaned map (S, S), the healthy square (S, S) in [-1, 1] and what lies between."""
+    """A cleaned map (S, S), the healthy square (S, S) in [-1, 1] and where it is painted anew."""
 
     map: Map
     healthy: NDArray[np.float32]
+    painted: NDArray[np.float32]
 
 
 class AnomalyPipeline(OverTextToImage):
@@ -176,8 +177,9 @@ class AnomalyPipeline(OverTextToImage):
         body = body_mask(square * 2 - 1)
         paintable = torch.from_numpy(body)[None, None].to(self.device)
         found = yield from self.methods(suspicious, paintable)[method](prior, picture)
-        map_ = cleaned(found.map[0, 0].float().cpu().numpy(), body)
-        return SquareDeparture(map_, found.healthy[0, 0].float().cpu().numpy())
+        map_ = cleaned(as_array(found.map), body)
+        painted = torch.zeros_like(found.map) if found.painted is None else found.painted
+        return SquareDeparture(map_, as_array(found.healthy), as_array(painted))
 
     def first_look(
         self, square: Map, prompt: str, seed: int, padded: ModelSquare | None = None
@@ -186,7 +188,7 @@ class AnomalyPipeline(OverTextToImage):
         prior, picture = yield from self.looked_at(square, prompt, seed, padded)
         found = yield from first_look(prior, picture)
         body = body_mask(square * 2 - 1)
-        return found[0, 0].float().cpu().numpy()[body]
+        return as_array(found)[body]
 
     def looked_at(
         self,
@@ -214,7 +216,7 @@ class AnomalyPipeline(OverTextToImage):
         """Of the whole schedule, of which each method takes its part."""
         published = int(self.scheduler.config.num_train_timesteps)
         return {
-            "autopaint": 1,
+            "autopaint": DRAWING_STEPS,
             "patchwise": PATCHWISE_STEPS,
             "autoddpm": published,
             "thor": published,
@@ -270,6 +272,12 @@ class AnomalyPipeline(OverTextToImage):
         )
 
 
+def as_array(values: Tensor) -> NDArray[np.float32]:
+    """(S, S) of (1, 1, S, S)."""
+    array: NDArray[np.float32] = values[0, 0].float().cpu().numpy()
+    return array
+
+
 def on_source(
     picture: NDArray[np.floating], square: ModelSquare, found: SquareDeparture, threshold: float
 ) -> AnomalyMap:
@@ -280,11 +288,14 @@ def on_source(
         for region in regions(found.map, mask)
         if (box := square.box_from_model(region.box)) is not None
     )
-    # the difference is laid over the picture, so that its detail stays
-    change = square.from_model((found.healthy + 1) / 2 - square.to_model(picture))
+    healthy = (found.healthy + 1) / 2
+    # the difference is laid over the picture, so that its detail stays, but for what is painted
+    change = picture + square.from_model(healthy - square.to_model(picture))
+    painted = square.from_model(found.painted)
+    whole = change + painted * (square.from_model(healthy) - change)
     return AnomalyMap(
         map=square.from_model(found.map),
-        healthy=np.clip(picture + change, 0, 1).astype(np.float32),
+        healthy=np.clip(whole, 0, 1).astype(np.float32),
         mask=square.from_model(mask.astype(np.float32)) > 0.5,
         regions=tuple(placed),
         score=picture_score(found.map),

@@ -10,15 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gen.anomaly.healthy_prior import Departure, HealthyPrior
-from gen.anomaly.residuals import departure_map
+from gen.anomaly.residuals import departure_map, gaussian
 from gen.anomaly.single_step import expectation
-from gen.inpainting import to_cells
+from gen.inpainting import blended_latents, to_cells
 from gen.types import Process
 
 NUM_ROUNDS = 2
 NUM_STEPS = 2  # of painting, a round
 FIRST_DRAWS = 16  # of noise a level, for the look that the map is made of
 NUM_DRAWS = 4  # for what follows it
+# What was painted is a mean, and smooth. It is drawn once more from this share of the schedule on,
+# of so many steps: from further, more is drawn at random that was not there.
+DRAWN_FROM, DRAWING_STEPS = 0.2, 25
 QUANTILE = 0.98  # of a picture's own map, where no threshold is known
 # What was painted, to this power, weights the first suspicion, so that what could be painted alike
 # counts less. More weight loses lesions that were painted again.
@@ -62,7 +65,10 @@ def autopaint(
         healthy = yield from prior.decode(painted)
     changed = yield from departure_map(prior, seen, healthy)
     weighed = first * (changed + TRACE) ** CHANGED_POWER
-    return Departure(weighed, repaired(picture, seen, healthy, mask))
+    if mask.any():
+        healthy = yield from prior.decode((yield from draw(prior, painted, mask)))
+    share = torch.minimum(F.interpolate(mask, picture.shape[-2:], mode="bilinear"), near(inside))
+    return Departure(weighed, repaired(picture, healthy, share), share)
 
 
 def paint(
@@ -71,7 +77,7 @@ def paint(
     """Walk latents (1, C, h, w) under a mask (1, 1, h, w) to what is expected of them.
 
     Each step takes them to the mean of what they may have been. It undoes more of a lesion than one
-    sample in their place: less is drawn at random that was not there.
+    sample in their place, which draws at random what was not there.
     """
     masks = mask.expand(NUM_DRAWS, -1, -1, -1)
     for _ in range(num_steps):
@@ -79,6 +85,14 @@ def paint(
         expected = yield from expectation(prior, latents, num_draws=NUM_DRAWS, predict=painting)
         latents = torch.where(mask.bool(), expected, latents)
     return latents
+
+
+def draw(prior: HealthyPrior, latents: Tensor, mask: Tensor) -> Process[Tensor]:
+    """Latents (1, C, h, w) with the detail that the mean under a mask (1, 1, h, w) has not."""
+    steps = prior.steps(DRAWING_STEPS)
+    skip = int((steps.timesteps > DRAWN_FROM * len(prior.noising)).sum())
+    painting = prior.painting(latents, mask)
+    return (yield from blended_latents(latents, mask, steps, painting, [prior.generator], skip))
 
 
 def limit_of(found: Tensor, inside: Tensor) -> float:
@@ -102,10 +116,13 @@ def suspicion(
     return (yield from departure_map(prior, seen, (yield from prior.decode(expected))))
 
 
-def repaired(picture: Tensor, seen: Tensor, healthy: Tensor, mask: Tensor) -> Tensor:
-    """The picture with the difference of two decoded ones, under a mask (1, 1, h, w) of cells.
+def near(inside: Tensor) -> Tensor:
+    """The share (1, 1, S, S) of pixels that are inside or as far as half a cell from it, about."""
+    reach = max(1, inside.shape[-1] // 32)
+    grown = F.max_pool2d(inside.float(), 2 * reach + 1, 1, reach)
+    return gaussian(grown, reach / 4)
 
-    What the decoder cannot draw stays as it was, and the edge of the mask is not seen.
-    """
-    share = F.interpolate(mask.float(), picture.shape[-2:], mode="bilinear")
-    return (picture + share * (healthy - seen)).clamp(-1, 1)
+
+def repaired(picture: Tensor, healthy: Tensor, share: Tensor) -> Tensor:
+    """The picture with a share (1, 1, S, S) of the healthy one: no detail of what was there."""
+    return ((1 - share) * picture + share * healthy).clamp(-1, 1)

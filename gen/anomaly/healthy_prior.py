@@ -73,10 +73,12 @@ class Departure:
     Args:
         map: (1, 1, S, S), at least 0; larger is less healthy.
         healthy: (1, 1, S, S) in [-1, 1]: the picture as it would be without disease.
+        painted: (1, 1, S, S) in [0, 1], 1 where nothing is left of the picture; None is nowhere.
     """
 
     map: Tensor
     healthy: Tensor
+    painted: Tensor | None = None
 
 
 Method = Callable[[HealthyPrior, Tensor], Process[Departure]]

@@ -48,13 +48,13 @@ PICTURE = Limits(max_side=8192, max_pixels=2**24, max_bytes=16 * 2**20)
 
 # Calls of the U-Net, at most, and rows of them where latents have 16 x 16 cells, as cxr-mini's.
 CALLS: dict[MethodName, int] = {
-    "autopaint": 12,
+    "autopaint": 20,
     "patchwise": 9,
     "autoddpm": 450,
     "thor": 354,
     "single_step": 2,
 }
-ROWS: dict[MethodName, int] = {**CALLS, "autopaint": 72, "patchwise": 441, "single_step": 16}
+ROWS: dict[MethodName, int] = {**CALLS, "autopaint": 80, "patchwise": 441, "single_step": 16}
 MEGAPIXELS = 256 * 256 / 1e6  # of the square that most models see
 
 Picture = Annotated[Radiograph, *upload_schema(PICTURE, Radiograph)]

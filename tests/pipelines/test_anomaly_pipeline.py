@@ -163,11 +163,25 @@ def test_a_change_is_laid_over_the_picture_so_that_its_detail_stays() -> None:
     picture = np.random.default_rng(0).uniform(0.3, 0.6, (128, 64)).astype(np.float32)
     square = ModelSquare(128, 64, SIDE)
     seen = square.to_model(picture)
-    found = SquareDeparture(np.zeros_like(seen), (seen + 0.25) * 2 - 1)
+    found = SquareDeparture(np.zeros_like(seen), (seen + 0.25) * 2 - 1, np.zeros_like(seen))
     mapped = on_source(picture, square, found, 0.5)
     assert mapped.healthy[4:-4, 4:-4] == pytest.approx(picture[4:-4, 4:-4] + 0.25, abs=1e-5)
     assert mapped.regions == ()
     assert mapped.score == 0
+
+
+def test_nothing_of_the_picture_is_left_where_it_is_painted_anew() -> None:
+    picture = np.random.default_rng(0).uniform(0.3, 0.6, (128, 64)).astype(np.float32)
+    square = ModelSquare(128, 64, SIDE)
+    healthy, painted = np.full((2, SIDE, SIDE), 0.5, np.float32)
+    painted[:] = 0
+    painted[: SIDE // 2] = 1
+    found = SquareDeparture(np.zeros_like(healthy), healthy * 2 - 1, painted)
+    mapped = on_source(picture, square, found, 0.5)
+    assert mapped.healthy[:60] == pytest.approx(0.5, abs=1e-5)
+    detail = (mapped.healthy - picture)[68:]
+    assert np.corrcoef(mapped.healthy[68:].ravel(), picture[68:].ravel())[0, 1] > 0.8
+    assert detail.std() < picture.std()
 
 
 def test_a_picture_without_a_body_shows_nothing(pipeline: AnomalyPipeline) -> None:
@@ -299,7 +313,7 @@ def test_a_network_that_is_shown_what_is_kept_paints_by_it(
 
 
 def test_autopaint_leaves_the_air_beside_the_body_as_it_is(pipeline: AnomalyPipeline) -> None:
-    """The whole body is suspicious to a threshold of 0, and the air is at most as far as a cell."""
+    """The whole body is suspicious to a threshold of 0, and its edge fades within a few pixels."""
     square = np.zeros((SIDE, SIDE), np.float32)
     square[10:, 12:] = 0.6
     square[2:5, 2:5] = 1  # a letter

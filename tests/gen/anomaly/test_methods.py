@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gen.anomaly.autoddpm import QUANTILE, autoddpm, unlikelihood
 from gen.anomaly.autopaint import (
+    DRAWN_FROM,
     FIRST_DRAWS,
     NUM_DRAWS,
     NUM_STEPS,
@@ -203,7 +204,7 @@ def test_what_a_network_predicts_makes_no_difference(name: str) -> None:
     ]
     for found in by_type[1:]:
         assert torch.allclose(found.map, by_type[0].map, atol=1e-3)
-        assert torch.allclose(found.healthy, by_type[0].healthy, atol=1e-3)
+        assert torch.allclose(found.healthy, by_type[0].healthy, atol=3e-3)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -219,11 +220,16 @@ def test_a_seed_decides_all_draws(name: str) -> None:
 def test_detail_that_the_decoder_cannot_draw_stays(name: str) -> None:
     detail = 0.05 * (-1.0) ** torch.arange(SIDE)  # gone in every latent
     smooth, detailed = (
-        found_by(METHODS[name], picture).healthy for picture in (lesioned(3), lesioned(3) + detail)
+        found_by(METHODS[name], picture) for picture in (lesioned(3), lesioned(3) + detail)
     )
     body = slice(8, None)  # black air can be no darker
-    kept = (detailed - smooth)[..., body, :]
-    assert torch.allclose(kept, detail.expand_as(kept), atol=1e-3)
+    kept = (detailed.healthy - smooth.healthy)[..., body, :]
+    share = torch.ones_like(kept)
+    if name == "autopaint":  # but for what it paints anew
+        assert smooth.painted is not None
+        share -= smooth.painted[..., body, :]
+        assert 0 < share.mean() < 1
+    assert torch.allclose(kept, share * detail, atol=1e-3)
 
 
 # autopaint: looks, and rounds of painting
@@ -240,7 +246,13 @@ def asked_in(num_rounds: int) -> list[tuple[float, int]]:
 
 
 def asked_of(world: World) -> list[tuple[float, int]]:
-    return [(pytest.approx(timestep), len(rows)) for timestep, rows in world.asked]
+    """Without what draws the detail in the end, whose calls are of one row."""
+    looked = [(timestep, len(rows)) for timestep, rows in world.asked if len(rows) > 1]
+    drawn = [timestep for timestep, rows in world.asked if len(rows) == 1]
+    assert drawn == sorted(drawn, reverse=True)
+    assert not drawn or max(drawn) <= DRAWN_FROM * NUM_TIMESTEPS
+    assert (len(drawn) > 0) == (len(looked) > len(LOOK))
+    return [(pytest.approx(timestep), count) for timestep, count in looked]
 
 
 def test_autopaint_stops_after_one_look_when_nothing_is_suspicious() -> None:
@@ -332,13 +344,10 @@ def test_painting_walks_to_the_mean_of_gaussian_data_and_moves_nothing_else(
 
 def test_a_repair_fades_out_at_its_mask_and_stays_in_range() -> None:
     picture, healthy = torch.full((1, 1, 16, 16), 0.9), torch.full((1, 1, 16, 16), 0.5)
-    mask = torch.zeros(1, 1, 8, 8)
-    mask[..., 4:] = 1
-    row = repaired(picture, torch.zeros_like(picture), healthy, mask)[0, 0, 0]
-    assert (row[:7] == 0.9).all()
-    assert (row[9:] == 1).all()
-    shares = F.interpolate(mask, (16, 16), mode="bilinear")[0, 0, 0]
-    assert torch.allclose(row, (0.9 + 0.5 * shares).clamp(max=1))
+    shares = torch.linspace(0, 1, 16).expand(1, 1, 16, 16)
+    found = repaired(picture, healthy, shares)
+    assert torch.allclose(found, 0.9 - 0.4 * shares)
+    assert repaired(picture, 9 * healthy, shares).max() == 1
 
 
 # autoddpm
