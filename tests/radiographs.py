@@ -1,8 +1,5 @@
 """A computed radiograph as it comes from a scanner, and the validator of what is made of it."""
 
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,13 +37,3 @@ def radiograph(pixels: NDArray[Any], patient: str = "CANARY-7") -> Dataset:
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     return dataset
-
-
-def complaints(path: Path) -> list[str]:
-    """Errors of dciodvfy, from Debian's dicom3tools; its dictionary lacks Synthetic Data."""
-    validator = shutil.which("dciodvfy")
-    if not validator:
-        return []
-    report = subprocess.run([validator, str(path)], capture_output=True, text=True).stderr
-    errors = [line for line in report.splitlines() if line.startswith("Error")]
-    return [error for error in errors if "(0x0008,0x001c)" not in error]

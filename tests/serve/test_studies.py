@@ -14,12 +14,13 @@ import httpx
 import numpy as np
 import pytest
 import requests
+from dicom_validator import complaints
 from local_service import Running, running
 from loopback_server import free_port
 from orthanc_server import PASSWORD, USER
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
-from radiographs import complaints, radiograph
+from radiographs import radiograph
 from scipy.ndimage import gaussian_filter
 
 from gen.data.bundle import unpack

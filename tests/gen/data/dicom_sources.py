@@ -1,8 +1,5 @@
 """DICOM objects as scanners and archives hold them, to derive others from; and their validator."""
 
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,13 +118,3 @@ SOURCES: dict[str, list[Dataset]] = {
     "MR": [enhanced()],
     "captured frames": [captured_frames()],
 }
-
-
-def complaints(path: Path) -> list[str]:
-    """Errors of dciodvfy, from Debian's dicom3tools; its dictionary lacks Synthetic Data."""
-    validator = shutil.which("dciodvfy")
-    if not validator:
-        return []
-    report = subprocess.run([validator, str(path)], capture_output=True, text=True).stderr
-    errors = [line for line in report.splitlines() if line.startswith("Error")]
-    return [error for error in errors if "(0x0008,0x001c)" not in error]

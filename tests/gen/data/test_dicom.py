@@ -1,8 +1,6 @@
 """DICOM: right grey values, bounded cost, and objects that say they are synthetic."""
 
 import io
-import shutil
-import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from dicom_validator import complaints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -395,11 +394,6 @@ def test_an_object_follows_its_iod(
     write_dicom(
         path, RAMP, RECORD, sop_class=sop_class, view=view, spacing_mm=spacing_mm, bits=bits
     )
-    validator = shutil.which("dciodvfy")
-    if validator:  # from Debian's dicom3tools, whose dictionary is older than Synthetic Data
-        report = subprocess.run([validator, str(path)], capture_output=True, text=True).stderr
-        errors = [line for line in report.splitlines() if line.startswith("Error")]
-        assert [error for error in errors if "(0x0008,0x001c)" not in error] == []
     dataset = pydicom.dcmread(path)
     assert dataset.Modality == {"DX": "DX", "SC": "OT"}[sop_class]
     spacing = dataset.get("ImagerPixelSpacing" if sop_class == "DX" else "PixelSpacing")
@@ -407,3 +401,4 @@ def test_an_object_follows_its_iod(
     assert list(spacing or []) == pytest.approx(list(spacing_mm or nominal))
     for keyword in ("PatientBirthDate", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID"):
         assert keyword in dataset
+    assert complaints(path) == []

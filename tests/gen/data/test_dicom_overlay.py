@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_sources import COLUMNS, ROWS, SOURCES, complaints, enhanced, radiograph
+from dicom_sources import COLUMNS, ROWS, SOURCES, enhanced, radiograph
+from dicom_validator import complaints
 
 from gen.data.dicom_overlay import build_overlay, write_overlay
 from gen.data.provenance import Record

@@ -13,12 +13,12 @@ from dicom_sources import (
     NUM_FRAMES,
     ROWS,
     SOURCES,
-    complaints,
     enhanced,
     radiograph,
     secondary_capture,
     slices,
 )
+from dicom_validator import complaints
 from pydicom.dataset import Dataset
 
 from gen.data.dicom import encode_dicom

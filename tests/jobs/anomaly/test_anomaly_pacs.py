@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_validator import complaints
 from orthanc_server import PASSWORD, USER
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from radiographs import complaints, radiograph
+from radiographs import radiograph
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
