@@ -8,7 +8,7 @@ embeddings it makes.
 import copy
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gen.store.loading import load_components
 from gen.store.saving import save_components
 from gen.store.weight_files import read_object
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
+from gen.training.first_card import training_data, write_first_card
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.text_encoder import (
     TextEncoderConfig,
@@ -56,12 +57,13 @@ class EmbeddingPriorConfig(DiffusionConfig, UNetConfig, TextEncoderConfig):
 class EmbeddedRegion:
     """`embeddings` (D, rows, cols) of unit length and `shares` (2, rows, cols) of nuclei and glass.
 
-    `names` are words for the whole region.
+    `names` are words for the whole region, `fields` its row of the manifest.
     """
 
     embeddings: Tensor
     shares: Tensor
     names: tuple[str, ...]
+    fields: dict[str, str] = field(default_factory=dict)
 
     def crop(self, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Embeddings (D, side, side) and shares (2,) at a random place."""
@@ -95,7 +97,8 @@ def embed_regions(config: EmbeddingPriorConfig, encoder: Any) -> list[EmbeddedRe
             if scaled is not None:
                 pixels = grow(scaled.pixels, config.grid_size * config.pitch)
                 names = names_of(region.fields, config.names)
-                embedded.append(embed_region(pixels, names, encoder, config))
+                one = embed_region(pixels, names, encoder, config)
+                embedded.append(replace(one, fields=region.fields))
     if not embedded:
         raise InvalidInput("no region is as fine as tissue.magnifications asks; name coarser ones")
     return embedded
@@ -217,7 +220,13 @@ def train_embedding_prior(config: EmbeddingPriorConfig, report: Report) -> Path:
     averaged = Networks(
         average["prior"], average["text_encoder"], networks.tokenizer, networks.scheduler
     )
-    return save_model(averaged, config, encoder_id)
+    folder = save_model(averaged, config, encoder_id)
+    known = training_data([region.fields for region in regions], config.data.name)
+    write_first_card(
+        folder, config, config.patch_size, known, config.base_model,
+        task="embedding-to-image", modality="SM",
+    )  # fmt: skip
+    return folder
 
 
 def save_model(networks: Networks, config: EmbeddingPriorConfig, encoder_id: str) -> Path:

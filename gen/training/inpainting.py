@@ -35,7 +35,7 @@ from gen.training.captioned import (
 )
 from gen.training.dataset import ChestXrays, read_chest_xrays, to_unit
 from gen.training.diffusion import diffusion_loss
-from gen.training.first_card import write_first_card
+from gen.training.first_card import training_data, write_first_card
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.masks import MaskShares, draw_masks
 from gen.training.pictures import save_grid
@@ -181,5 +181,6 @@ def train_inpainting(config: InpaintingConfig, report: Report) -> Path:
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
     folder = config.output / "model"
     save_networks(averaged, folder)
-    write_first_card(folder, config, data, config.base_model, [LIMIT])
+    known = training_data(data.fields, config.data.name)
+    write_first_card(folder, config, size, known, config.base_model, [LIMIT])
     return folder

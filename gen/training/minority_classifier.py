@@ -21,11 +21,13 @@ from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.models.minority_classifier import MinorityClassifier, classes_of
 from gen.noising import Noising
+from gen.store.card import TrainingData
 from gen.store.loading import load_components
 from gen.store.saving import save_components
 from gen.training.autoencoder import vae_factor
 from gen.training.captioned import encode_images
 from gen.training.dataset import read_chest_xrays
+from gen.training.first_card import UNKNOWN, write_first_card
 from gen.training.loop import LoopConfig, Report, Trained, descend, make_optimizer, run_loop
 from gen.training.text_encoder import tokenize
 
@@ -132,7 +134,11 @@ def train_minority_classifier(config: MinorityClassifierConfig, report: Report) 
     run_loop(config, accelerator, {"classifier": trained}, step, lambda path: None, report)
     figures = judge(average, scored.rows(held_out), noising, config.seed)
     (config.output / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
-    return save_model(average, config, parts)
+    folder = save_model(average, config, parts)
+    size = int(parts["unet"].config.sample_size) * vae_factor(parts["vae"])
+    known = TrainingData(name=config.data.name, licence=UNKNOWN, images=len(shown))
+    write_first_card(folder, config, size, [known], config.base_model)
+    return folder
 
 
 def hold_out(quantiles: Tensor) -> tuple[Tensor, Tensor]:

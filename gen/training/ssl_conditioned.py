@@ -27,6 +27,7 @@ from gen.store.saving import save_components
 from gen.training.autoencoder import load_autoencoder, vae_factor
 from gen.training.dataset import crop
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
+from gen.training.first_card import training_data, write_first_card
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
 from gen.training.tissue import TilesConfig, read_tiles, row_weights, turn
@@ -189,7 +190,12 @@ def train_ssl_conditioned(config: SSLConditionedConfig, report: Report) -> Path:
         draw_preview(averaged, batch, path)
 
     run_loop(config, accelerator, {"model": trained}, step, sample, report)
-    return save_model(averaged, config)
+    folder = save_model(averaged, config)
+    write_first_card(
+        folder, config, config.patch_size, training_data(tiles.fields, config.data.name),
+        config.base_model, task="embedding-to-image", modality="SM",
+    )  # fmt: skip
+    return folder
 
 
 def with_average(networks: Networks, average: Mapping[str, Any]) -> Networks:

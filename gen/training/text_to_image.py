@@ -38,7 +38,7 @@ from gen.training.captioned import (
 )
 from gen.training.dataset import ChestXrays, read_chest_xrays
 from gen.training.diffusion import DiffusionConfig, diffusion_loss, noise_schedule
-from gen.training.first_card import write_first_card
+from gen.training.first_card import training_data, write_first_card
 from gen.training.loop import Report, Trained, descend, make_optimizer, run_loop
 from gen.training.pictures import save_grid
 from gen.training.text_encoder import (
@@ -206,5 +206,6 @@ def save_model(networks: Networks, config: TextToImageConfig, data: ChestXrays) 
         StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=layers)
         return folder
     save_networks(networks, folder)
-    write_first_card(folder, config, data, config.base_model)
+    known = training_data(data.fields, config.data.name)
+    write_first_card(folder, config, config.image_size, known, config.base_model)
     return folder

@@ -13,6 +13,7 @@ from gen.errors import InvalidInput
 from gen.models.block_autoencoder import BlockAutoencoder
 from gen.models.cxr_encoder import CXREncoder
 from gen.models.ssl_projection import SSLProjection
+from gen.store.card import read_card
 from gen.store.loading import load_components
 from gen.store.saving import save_components
 from gen.training.diffusion import DiffusionConfig, noise_schedule
@@ -69,6 +70,10 @@ def test_the_finished_folder_holds_both_models(stained: Path, base: Path, tmp_pa
     assert loaded["prior"].config.in_channels == 8
     assert loaded["prior"].config.sample_size == 4
     assert loaded["prior"].config.cross_attention_dim == loaded["text_encoder"].config.hidden_size
+    card = read_card(folder)
+    assert card is not None
+    assert (card.task, card.image_size) == ("embedding-to-image", 32)
+    assert [each.images for each in card.training_data] == [3]  # files, of all magnifications
 
 
 def test_a_model_without_an_encoder_is_refused(stained: Path, base: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_a_trained_model_says_what_it_was_trained_on(
     assert card.id == "my-model"
     assert card.training_data == (OWN.model_copy(update={"images": seen}),)
     assert card.images_seen == 2 * 3
+    assert card.task == "text-to-image"
     assert (card.image_size, card.channels) == (16, 3)
     recipe = json.loads(card.recipe)
     assert recipe["learning_rate"] == 1e-3
@@ -76,10 +77,11 @@ def test_what_a_base_was_trained_on_is_told_as_well(
 
 def test_rows_are_counted_by_data_set_and_licence() -> None:
     rows = [
-        {"original_dataset": "NIH", "licence": "free"},
-        {"original_dataset": "", "licence": ""},
-        {"original_dataset": "NIH", "licence": "free"},
-        {"original_dataset": "NIH", "licence": "CC0"},
+        {"file": "a", "original_dataset": "NIH", "licence": "free"},
+        {"file": "b", "original_dataset": "", "licence": ""},
+        {"file": "c", "original_dataset": "NIH", "licence": "free"},
+        {"file": "c", "original_dataset": "NIH", "licence": "free"},
+        {"file": "d", "original_dataset": "NIH", "licence": "CC0"},
     ]
     found = {(each.name, each.licence): each.images for each in training_data(rows, "mine")}
     assert found == {("NIH", "free"): 2, ("mine", UNKNOWN): 1, ("NIH", "CC0"): 1}

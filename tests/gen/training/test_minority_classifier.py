@@ -13,6 +13,7 @@ from PIL import Image
 from gen.data.minority_table import read_minority_scores
 from gen.errors import InvalidInput
 from gen.models.minority_classifier import MinorityClassifier, classes_of
+from gen.store.card import read_card
 from gen.store.loading import load_components
 from gen.training.autoencoder import latent_scale
 from gen.training.dataset import read_chest_xrays
@@ -83,6 +84,10 @@ def test_it_learns_the_table_and_stands_beside_its_model(
     parts = load_components(folder)
     assert isinstance(parts["minority_classifier"], MinorityClassifier)
     assert TextToCXRPipeline.from_pretrained(folder).unet.config.sample_size == 8
+    card = read_card(folder)
+    assert card is not None
+    assert card.image_size == 16
+    assert [each.images for each in card.training_data] == [240 - 12]
 
 
 def test_rows_are_classified_as_they_would_be_alone_and_by_what_they_shall_show() -> None:

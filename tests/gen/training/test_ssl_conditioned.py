@@ -9,6 +9,7 @@ import torch
 
 from gen.models.block_autoencoder import BlockAutoencoder
 from gen.models.cxr_encoder import CXREncoder
+from gen.store.card import read_card
 from gen.store.loading import load_components
 from gen.training.ssl_conditioned import (
     SSLConditionedConfig,
@@ -60,6 +61,12 @@ def test_the_finished_folder_loads_and_names_its_encoder(
     index = json.loads((folder / "model_index.json").read_text())
     assert index["encoder"] == str(parts / "encoder")
     assert next((tmp_path / "samples").glob("*.png"))
+    card = read_card(folder)
+    assert card is not None
+    assert (card.task, card.modality, card.image_size, card.channels) == (
+        "embedding-to-image", "SM", 32, 3,
+    )  # fmt: skip
+    assert [each.images for each in card.training_data] == [1]  # file, of all tiles
 
 
 def test_training_goes_on_from_an_earlier_model(stained: Path, parts: Path, tmp_path: Path) -> None:
