@@ -259,7 +259,8 @@ def command(
 
     PCA and the autoencoder are trained on healthy `train` images and stay in --out, which also
     holds a sheet of pictures for each detector: look at them, means hide blur. They are the images
-    of --data, so mind its licence.
+    of --data, so mind its licence. Images are cropped to squares, as training does; medphantom
+    anomaly pads them.
 
     Example:
 

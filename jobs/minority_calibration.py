@@ -115,8 +115,8 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     card = read_card(folder)
     if card is None:
         raise InvalidInput(
-            f"model is {config.model!r}, which has no card to keep the calibration in; write one"
-            " with gen.store.card.write_card"
+            f"model is {config.model!r}, which has no card to keep the calibration in; medphantom"
+            " train writes one, for other models gen.store.card.write_card does"
         )
     figures = read_figures(config.scores)
     score = ScoreSettings.model_validate(

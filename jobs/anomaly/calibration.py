@@ -76,8 +76,8 @@ def calibrate(config: CalibrationConfig, drawn: Bars) -> dict[str, Any]:
     card = read_card(folder) if folder.is_dir() else None
     if card is None:
         raise InvalidInput(
-            f"model is {config.model!r}, which has no card to keep thresholds in; write one with"
-            " gen.store.card.write_card"
+            f"model is {config.model!r}, which has no card to keep thresholds in; medphantom train"
+            " writes one, for other models gen.store.card.write_card does"
         )
     stay = kept(calibration_in(card.calibration), config)
     pipeline = AnomalyPipeline.from_pretrained(config.model, torch_dtype=torch.float32)

@@ -1,11 +1,14 @@
 """Where lesions are painted: masks and boxes that fit, and places that a seed draws."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from gen.anomaly.body import body_mask
 from gen.augmentation.areas import area_of_box, drawn_area, given_area, in_square
@@ -39,9 +42,12 @@ def test_the_cells_that_are_painted_cover_the_mask(
     cells = (
         to_cells(torch.from_numpy(fitted)[None, None], 8)[0, 0].numpy().repeat(8, 0).repeat(8, 1)
     )
-    covered = square.from_model(cells)[mask]
-    assert (covered > 0.3).mean() > 0.95
-    assert (covered > 0).any()
+    covered = square.from_model(cells)
+    assert covered[mask].any()
+    # at its edge, pixels of the square that the mask covers by less than half are left out
+    pixels_a_square = math.ceil(max(height, width) / 64)
+    inner = binary_erosion(mask, np.ones((3, 3)), iterations=2 * pixels_a_square)
+    assert covered[inner] == pytest.approx(1)
 
 
 def test_a_box_becomes_the_ellipse_that_touches_its_sides() -> None:
