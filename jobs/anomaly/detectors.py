@@ -71,11 +71,11 @@ def detectors(
     """
     from gen.anomaly.calibration import METHODS
 
-    loaded = cache(lambda: load_anomaly_pipeline(config))  # once for all of its methods
+    loaded = cache(lambda: load_anomaly_pipeline(config))  # once for its methods and AnoDDPM
     makers: dict[str, Callable[[], Detector]] = {
         "pca": lambda: principal_components(config, healthy()),
         "autoencoder": lambda: autoencoder(config, healthy(), drawn),
-        "anoddpm": lambda: anoddpm(config),
+        "anoddpm": lambda: anoddpm(config, loaded),
         **{name: partial(of_pipeline, config, loaded, name) for name in METHODS},
     }
     unknown = [name for name in config.names if name not in makers]
@@ -132,18 +132,13 @@ def _kept(config: DetectorConfig, name: str, healthy: "Tensor", settings: Any) -
     return config.folder / f"{name}-{digest.hexdigest()[:32]}.safetensors"
 
 
-def anoddpm(config: DetectorConfig) -> "Detector":
+def anoddpm(config: DetectorConfig, loaded: "Callable[[], AnomalyPipeline]") -> "Detector":
     """Partial noise and denoising in the latents of a text-to-image model, healthy by prompt."""
-    import torch
-
     from gen.anomaly.detections import Detections, residual_map
     from gen.denoising import make_generators
     from gen.engine import run
-    from pipelines.anomaly import AnomalyPipeline
 
-    pipeline = AnomalyPipeline.from_pretrained(config.model, torch_dtype=torch.float32)
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    _check_size(config, pipeline.size)
+    pipeline = loaded()
 
     def detect(images: "Tensor", seeds: Sequence[int]) -> "Detections":
         networks, rows = counted(precise(pipeline.networks, config.mixed_precision))
